@@ -1,0 +1,1 @@
+//! Namespace backends: null, ram, file and block device.

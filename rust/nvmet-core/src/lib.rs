@@ -1,0 +1,1 @@
+//! The NVMe controller model: PCI function, registers, queues, commands, workers, target.

@@ -1,0 +1,1 @@
+//! NVMe and PCI wire types: registers, commands, status, identify, features, log pages.

@@ -1,0 +1,1 @@
+//! A vfio-user server and client: wire format, framing, connections, reactor.
