@@ -1,1 +1,20 @@
-//! Namespace backends: null, ram, file and block device.
+//! Namespace backends: where a namespace's bytes live.
+//!
+//! A [`Backend`] is the shared control side (size, features, opening of queues); an [`IoQueue`] is one worker's data
+//! side, asynchronous and lock-free from the worker's point of view. Both speak bytes, never logical blocks, and
+//! know nothing of NVMe: a status is an [`IoError`], and the device says what that is in the guest's language.
+//!
+//! Here are [`null`] (transfers nothing), [`ram`] (sparse memory) and [`file`] (regular file or block device through
+//! `io_uring`). [`spec`] turns an operator's words (`ram:10G`, a path) into one of them. Every backend, also those of
+//! users, passes [`conformance`].
+//!
+//! What it may know: files, memory, `nvmet-dma`. What it must not: NVMe, vfio-user, threads.
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod error;
+pub mod queue;
+
+pub use backend::{Backend, Features, Geometry};
+pub use error::{BackendError, Direction, IoError};
+pub use queue::{IoQueue, Op, Submitted};
