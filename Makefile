@@ -1,0 +1,93 @@
+# Everything happens in this checkout: .venv, target, target-py, .cache. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOAK_SECONDS ?= 600
+FUZZ_CASES ?= 20000
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# One interpreter for every build of the bindings, or PyO3 is rebuilt at every turn.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+
+RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'Cargo.*')
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z/-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: build ## Serve a RAM drive, attach to it, verify it, measure it
+	@$(BIN)/nvmet-vdev demo
+
+.PHONY: test
+test: build ## Run every test: Rust, Python, and real Linux guests in QEMU
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked && cargo test --locked --doc; else cargo test --locked; fi
+	@$(BIN)/python -m pytest
+
+.PHONY: check
+check: build ## Formatting, lints, types, stubs, docs, architecture; benches compile
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	$(BIN)/ruff check python tests benches
+	$(BIN)/ruff format --check python tests benches
+	$(BIN)/mypy python tests
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/stubtest nvmet_vdev
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+	cargo bench --locked --no-run
+
+.PHONY: bench
+bench: build ## Benchmarks: the parts (criterion), start-up time and memory, a drive end to end
+	@cargo bench --locked
+	@$(BIN)/python benches/startup.py
+
+.PHONY: soak
+soak: build ## Load, verify and kill clients for SOAK_SECONDS (600); memory and descriptors must not grow
+	@$(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)
+
+.PHONY: fuzz
+fuzz: need ## Property tests of every parser and state machine with FUZZ_CASES (20000) cases each
+	@PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked --release
+
+.PHONY: build
+build: .venv/.built ## Build the package into .venv
+
+.PHONY: venv
+venv: .venv/.tools ## Make .venv with the development tools
+
+.PHONY: clean
+clean: ## Remove everything that was built or downloaded
+	rm -rf .venv .cache target target-py dist .pytest_cache .mypy_cache .ruff_cache
+	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
+	rm -f python/nvmet_vdev/*.so
+
+# What a fresh machine lacks, each in one line.
+.PHONY: need
+need:
+	@missing() { echo "make: $$1" >&2; exit 1; }; \
+	command -v $(PYTHON) >/dev/null || missing "$(PYTHON) is missing; apt install python3 python3-venv"; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || missing "$$($(PYTHON) --version) is too old; Python 3.11 or later is needed: make PYTHON=python3.x"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing "Python's venv module is missing; apt install python3-venv"; \
+	command -v cc >/dev/null || missing "a C compiler (cc) is missing; apt install gcc"; \
+	command -v cargo >/dev/null || missing "cargo is missing; install Rust 1.88 or later with rustup (see README)"; \
+	$(PYTHON) -c 'import sys; sys.exit(tuple(map(int, sys.argv[1].split(".")[:2])) < (1, 88))' "$$(cargo --version | cut -d' ' -f2)" \
+		|| missing "$$(cargo --version) is too old; Rust 1.88 or later is needed: rustup update"
+
+.venv/.tools: pyproject.toml | need
+	@echo "setting up .venv"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+.venv/.built: .venv/.tools pyproject.toml $(RUST_SOURCES) | need
+	@echo "building (the first time takes minutes)"
+	@VIRTUAL_ENV="$(CURDIR)/.venv" CARGO_TARGET_DIR="$(CURDIR)/target-py" $(BIN)/maturin develop --release --locked --quiet
+	@touch $@

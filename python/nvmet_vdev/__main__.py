@@ -1,0 +1,7 @@
+"""``python -m nvmet_vdev`` is the same as ``nvmet-vdev``."""
+
+import sys
+
+from nvmet_vdev.cli import main
+
+sys.exit(main())

@@ -1,0 +1,64 @@
+"""Waiting for a signal or for the target, with no polling: an idle process uses no CPU.
+
+Python runs its handlers on the main thread between two bytecodes, which a thread that sleeps
+in a system call never reaches. So a signal also writes one byte into a socket pair
+(`signal.set_wakeup_fd`), and the main thread sleeps on that and on the target's event fd.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+from types import FrameType
+
+STOP = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """While open, SIGINT and SIGTERM are remembered instead of ending the process.
+
+    `release` puts the default action back, so that a second signal ends a shutdown that
+    takes too long, at once and with a status that is not zero.
+    """
+
+    def __enter__(self) -> StopSignals:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._received = False
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in STOP:
+            signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+        signal.set_wakeup_fd(self._wakeup)
+        self._reader.close()
+        self._writer.close()
+
+    def release(self) -> None:
+        """Gives SIGINT and SIGTERM back their default action."""
+        for number in STOP:
+            signal.signal(number, signal.SIG_DFL)
+
+    def wait(self, other_fd: int) -> bool:
+        """Sleeps until a stop signal came (True) or `other_fd` is readable (False)."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        poll.register(other_fd, select.POLLIN)
+        while not self._received:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._reader.fileno() in ready:
+                self._drain()
+            elif other_fd in ready:
+                return False
+        return True
+
+    def _drain(self) -> None:
+        """Other signals than ours may have written too (SIGWINCH, SIGCHLD)."""
+        self._received = self._received or any(number in STOP for number in self._reader.recv(4096))
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self._received = True

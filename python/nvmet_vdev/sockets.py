@@ -1,0 +1,64 @@
+"""Where a drive's socket goes when the operator does not say, and what makes a path usable.
+
+`$XDG_RUNTIME_DIR/nvmet-vdev/NAME.sock` when there is a runtime directory; `/run/nvmet-vdev/`
+for root; else a directory of the user's own, `/tmp/nvmet-vdev-UID/`. All are mode 0700.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from nvmet_vdev.errors import UsageError
+
+MAX_PATH = 107
+"""Bytes of a path in `sun_path`, which is 108 with the terminating NUL (unix(7))."""
+
+
+def default_path(disk: str) -> Path:
+    """The socket of a drive whose first disk is `disk`; makes its directory."""
+    return _private_directory() / f"{_name(disk)}.sock"
+
+
+def check(path: Path) -> Path:
+    """`path`, if a socket can be bound there; says what to do when not.
+
+    What already stands at the path is left to the one who binds: only an attempt to connect
+    tells a stale socket from a live server.
+    """
+    length = len(os.fsencode(path))
+    if length > MAX_PATH:
+        raise UsageError(
+            f"socket path {path} has {length} bytes, a Unix socket takes {MAX_PATH}; use a shorter --socket"
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"socket {path}: no directory {path.parent}; create it or use another --socket")
+    return path
+
+
+def _name(disk: str) -> str:
+    """A file name for `disk`: `ram` for `ram:1G`, `vm1` for `/images/vm1.img`."""
+    kind, colon, _ = disk.partition(":")
+    stem = kind if colon and kind in ("ram", "null") else Path(disk).stem
+    return re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:40] or "drive"
+
+
+def _private_directory() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/"):
+        directory = Path(runtime) / "nvmet-vdev"
+    elif os.geteuid() == 0:
+        directory = Path("/run/nvmet-vdev")
+    else:
+        directory = Path(f"/tmp/nvmet-vdev-{os.geteuid()}")  # noqa: S108 - checked below
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.lstat()
+    except OSError as error:
+        raise UsageError(f"socket directory {directory}: {error.strerror}; use --socket PATH") from error
+    # A directory in /tmp may have been put there by somebody else, open to somebody else.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise UsageError(f"socket directory {directory} is not private to this user; use --socket PATH")
+    return directory
