@@ -1,1 +1,3 @@
 //! The NVMe controller model: PCI function, registers, queues, commands, workers, target.
+
+pub mod pci;
