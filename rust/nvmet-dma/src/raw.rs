@@ -1,0 +1,105 @@
+//! Copies and atomic accesses to memory that other parties may change at any moment.
+//!
+//! The only place that touches shared bytes. What it may know: pointers and lengths that the caller vouches for.
+//! SAFETY.md, "Copies", says why these are sound although others write at the same time.
+
+use std::arch::asm;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// Makes the bytes behind `ptr` opaque to the compiler: what was copied there is from now on an unknown but fixed
+/// value, so no later read may be served from the shared source again.
+#[inline(always)]
+fn settle(ptr: *const u8) {
+    // SAFETY: the block has no instruction. Without `nomem` the compiler must assume that it reads and writes any
+    // memory reachable through `ptr`, which is the whole purpose.
+    unsafe { asm!("/* {0} */", in(reg) ptr, options(nostack, preserves_flags)) }
+}
+
+/// Copies shared memory into `dst`, once.
+///
+/// # Safety
+///
+/// `src` is valid for reads of `dst.len()` bytes during the call and does not overlap `dst`.
+#[inline]
+pub(crate) unsafe fn copy_out(src: *const u8, dst: &mut [u8]) {
+    settle(src);
+    // SAFETY: the caller vouches for `src`; `dst` is a live exclusive slice.
+    unsafe { ptr::copy_nonoverlapping(src, dst.as_mut_ptr(), dst.len()) };
+    settle(dst.as_ptr());
+}
+
+/// Copies `src` into shared memory.
+///
+/// # Safety
+///
+/// `dst` is valid for writes of `src.len()` bytes during the call and does not overlap `src`.
+#[inline]
+pub(crate) unsafe fn copy_in(dst: *mut u8, src: &[u8]) {
+    // SAFETY: the caller vouches for `dst`; `src` is a live slice.
+    unsafe { ptr::copy_nonoverlapping(src.as_ptr(), dst, src.len()) };
+    settle(dst);
+}
+
+/// Copies from one piece of shared memory to another.
+///
+/// # Safety
+///
+/// `src` is valid for reads and `dst` for writes of `len` bytes during the call, and they do not overlap.
+#[inline]
+pub(crate) unsafe fn copy_across(src: *const u8, dst: *mut u8, len: usize) {
+    settle(src);
+    // SAFETY: the caller vouches for both.
+    unsafe { ptr::copy_nonoverlapping(src, dst, len) };
+    settle(dst);
+}
+
+/// Fills shared memory with one byte value.
+///
+/// # Safety
+///
+/// `dst` is valid for writes of `len` bytes during the call.
+#[inline]
+pub(crate) unsafe fn fill(dst: *mut u8, byte: u8, len: usize) {
+    // SAFETY: the caller vouches for `dst`.
+    unsafe { ptr::write_bytes(dst, byte, len) };
+    settle(dst);
+}
+
+/// Loads a little-endian dword of shared memory (acquire).
+///
+/// A relaxed load and a fence: only relaxed loads are promised to work on memory that is mapped read-only.
+///
+/// # Safety
+///
+/// `src` is valid for reads of 4 bytes during the call and 4-byte aligned.
+#[inline]
+pub(crate) unsafe fn load_u32(src: *mut u8) -> u32 {
+    // SAFETY: the caller vouches for validity and alignment; the reference to the atomic ends with this call.
+    let value = unsafe { AtomicU32::from_ptr(src.cast()) }.load(Ordering::Relaxed);
+    fence(Ordering::Acquire);
+    u32::from_le(value)
+}
+
+/// Stores a dword of shared memory, little-endian.
+///
+/// # Safety
+///
+/// `dst` is valid for reads and writes of 4 bytes during the call and 4-byte aligned.
+#[inline]
+pub(crate) unsafe fn store_u32(dst: *mut u8, value: u32, ordering: Ordering) {
+    // SAFETY: the caller vouches for validity and alignment; the reference to the atomic ends with this call.
+    unsafe { AtomicU32::from_ptr(dst.cast()) }.store(value.to_le(), ordering);
+}
+
+/// Asks for the cache line at `at`; only a hint, `at` need not be valid.
+#[inline]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults, whatever the address is.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
