@@ -13,7 +13,7 @@ from nvmet_vdev import _nvmet
 from nvmet_vdev.cli import verbosity
 from nvmet_vdev.cli.params import CPUS, SIZE
 from nvmet_vdev.output import Progress, say
-from nvmet_vdev.sizes import format_count, format_latency, format_size
+from nvmet_vdev.sizes import format_count, format_size
 
 REFRESH_SECONDS = 0.25
 
@@ -65,16 +65,14 @@ Examples:
     help="How long.",
 )
 @click.option("--size", metavar="S", type=SIZE, help="Use the first S bytes of the drive only.")
-@click.option(
-    "--verify", is_flag=True, help="Write a pattern that proves place and freshness; read it all back."
-)
+@click.option("--verify", is_flag=True, help="Write a pattern that proves place and freshness, read it back.")
 @click.option("--cpus", metavar="LIST", type=CPUS, default=(), help="Pin the jobs to these CPUs: 0,2-3.")
 @click.option(
     "--output",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How to print it.",
+    help="Format.",
 )
 @verbosity.option
 def command(socket: str, output: str, **job: Any) -> None:
@@ -134,9 +132,32 @@ def _watch(load: _nvmet.Bench, line: Progress, bs: int, runtime: float) -> None:
 
 def text(report: Mapping[str, Any]) -> str:
     """A report as fio's readers expect it."""
-    job = report["config"]
-    head = (
-        f"{'verify' if job['verify'] else job['rw']}: bs={format_size(job['bs'])}, "
-        f"iodepth={job['iodepth']}, numjobs={job['numjobs']}"
+    job, summary = report["config"], report["summary"]
+    what = "verify" if job["verify"] else job["rw"]
+    lines = [
+        f"{what}: bs={format_size(job['bs'])}, iodepth={job['iodepth']}, numjobs={job['numjobs']}, "
+        f"ran {summary['elapsed_s']:.2f} s"
+    ]
+    for direction in ("read", "write"):
+        if summary[direction]["ios"]:
+            lines += _direction(direction, summary[direction])
+    return "\n".join(lines)
+
+
+def _direction(name: str, one: Mapping[str, Any]) -> list[str]:
+    latency = one["latency"]
+    values = ", ".join(
+        f"{label}={format_latency(latency[key] / 1000)}"
+        for label, key in (
+            ("mean", "mean_ns"),
+            ("p50", "p50_ns"),
+            ("p99", "p99_ns"),
+            ("p99.9", "p99_9_ns"),
+            ("max", "max_ns"),
+        )
     )
-    return head
+    return [
+        f"  {name:<5}: IOPS={format_count(one['iops'])}, BW={format_size(one['bytes_per_second'])}/s, "
+        f"{format_count(one['ios'])} commands, {format_size(one['bytes'])}",
+        f"    lat: {values}",
+    ]

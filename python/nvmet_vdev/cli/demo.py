@@ -24,9 +24,7 @@ Examples:
   nvmet-vdev demo --size 1G --runtime 5
 """,
 )
-@click.option(
-    "--size", metavar="SIZE", type=SIZE, default="256M", show_default=True, help="Size of the drive."
-)
+@click.option("--size", metavar="SIZE", type=SIZE, default="256M", show_default=True, help="Its size.")
 @click.option(
     "--runtime",
     metavar="SECONDS",

@@ -31,7 +31,7 @@ virtual machine is attached it is refused.
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How to print it.",
+    help="Format.",
 )
 @verbosity.option
 def command(socket: str, output: str) -> None:

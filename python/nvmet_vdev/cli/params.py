@@ -8,7 +8,7 @@ from nvmet_vdev import ConfigError
 from nvmet_vdev.sizes import parse_size
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A size in bytes: ``4096``, ``4k``, ``10G``."""
 
     name = "size"
@@ -22,7 +22,7 @@ class Size(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class CpuList(click.ParamType):
+class CpuList(click.ParamType[tuple[int, ...]]):
     """CPU numbers as in taskset(1): ``0``, ``0,2``, ``1-3,6``."""
 
     name = "list"
