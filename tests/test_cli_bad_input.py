@@ -173,7 +173,7 @@ def test_the_busy_drive_says_so(place: Path) -> None:
         first = socket.socket(socket.AF_UNIX)
         first.connect(str(place / "s"))
         with first:
-            # VERSION 0.1 without capabilities, 20 bytes: enough to be the client. Its reply tells that we are.
+            # VERSION 0.1 without capabilities is enough to be the client; its reply tells that we are.
             first.sendall(bytes.fromhex("0000 0100 14000000 00000000 00000000 0000 0100"))
             assert first.recv(16)
             result = run("identify", "s", cwd=place)

@@ -13,7 +13,7 @@ from nvmet_vdev import _nvmet
 from nvmet_vdev.cli import verbosity
 from nvmet_vdev.cli.params import CPUS, SIZE
 from nvmet_vdev.output import Progress, say
-from nvmet_vdev.sizes import format_count, format_size
+from nvmet_vdev.sizes import format_count, format_latency, format_size
 
 REFRESH_SECONDS = 0.25
 
