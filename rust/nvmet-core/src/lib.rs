@@ -1,3 +1,4 @@
 //! The NVMe controller model: PCI function, registers, queues, commands, workers, target.
 
+pub mod irq;
 pub mod pci;

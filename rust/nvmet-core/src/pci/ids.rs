@@ -2,19 +2,22 @@
 //!
 //! # The default ids, and why
 //!
-//! Every guest driver binds by class code 01 08 02 (Linux `nvme`, Windows `stornvme`, UEFI, SeaBIOS, the BSDs), so the
-//! ids choose no driver: they only decide which *quirks* a guest applies. The default is **1af4:10f8**:
+//! Every guest driver binds by class code 01 08 02 (Linux `nvme`, Windows `stornvme`, UEFI, SeaBIOS, the
+//! BSDs), so the ids choose no driver: they only decide which *quirks* a guest applies. The default is
+//! **1af4:10f8**:
 //!
 //! * Red Hat, who owns vendor 1af4, offers device ids 10f0 to 10ff for use without registration (QEMU's
-//!   `docs/specs/pci-ids.rst`). No other vendor offers a range, and this project has no vendor id of its own.
-//! * Neither the quirk table of Linux `nvme` nor the INF of `stornvme` has an entry for it. Linux `virtio_pci` matches all
-//!   of vendor 1af4 but declines device ids outside 1000 to 107f, so `nvme` gets the function.
-//! * 1b36:0010 and 8086:5845 are QEMU's and carry `NVME_QUIRK_BOGUS_NID` in Linux: our namespace ids are real and would
-//!   be ignored. 4e58:0001 is what SPDK's vfio-user target shows and 1414:c03e is OpenVMM's: free of quirks, but other
-//!   people's products, whose future quirks we would inherit. Subsystem 1af4:1100 means "emulated by QEMU" and is
-//!   avoided for the same reason.
+//!   `docs/specs/pci-ids.rst`). We know of no other vendor who does, and this project has no vendor id.
+//! * The quirk table of Linux `nvme` has no entry for it, and `stornvme` installs for `PCI\CC_010802`. Linux
+//!   `virtio_pci` matches all of vendor 1af4 but declines device ids outside 1000 to 107f, so `nvme` gets the
+//!   function.
+//! * 1b36:0010 and 8086:5845 are QEMU's and carry `NVME_QUIRK_BOGUS_NID` in Linux: our namespace ids are real
+//!   and would be ignored. 4e58:0001 is what SPDK's vfio-user target shows and 1414:c03e is OpenVMM's: free
+//!   of quirks, but other people's products, whose future quirks we would inherit. Subsystem 1af4:1100 means
+//!   "emulated by QEMU" and is avoided for the same reason.
 //!
-//! The range is meant for use before an id is assigned; an operator who ships images under an own vendor id configures it.
+//! The range is meant for use until an id is assigned: whoever ships the drive as part of a product of their
+//! own configures their own ids.
 //!
 //! May know: the value rules of the id registers. Must not know: where in config space they live.
 
@@ -59,10 +62,12 @@ impl PciIds {
     }
 }
 
-/// An EUI-64 for the Device Serial Number capability (PCIe Base 7.9.3), derived from the drive's serial number.
+/// An EUI-64 for the Device Serial Number capability (PCIe Base 7.9.3), derived from the drive's serial
+/// number.
 ///
-/// Stable for a serial, so a guest sees the same function after a restart. Without an OUI of our own the value is marked
-/// as locally administered (bit 1 of the first octet) and individual (bit 0 clear), which is what IEEE gives to such use.
+/// Stable for a serial, so a guest sees the same function after a restart. Without an OUI of our own the
+/// value is marked as locally administered (bit 1 of the first octet) and individual (bit 0 clear), which is
+/// what IEEE gives to such use.
 #[must_use]
 pub fn device_serial_number(serial: &str) -> u64 {
     // FNV-1a, 64 bits: needs to be stable across releases, not strong.

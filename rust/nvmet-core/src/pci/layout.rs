@@ -1,7 +1,8 @@
-//! Where every register of config space lives, what it holds after reset, and which of its bits a client can change.
+//! Where every register of config space lives, what it holds after reset, and which of its bits a client can
+//! change.
 //!
 //! ```text
-//! 000 type 0 header   040 Power Management   050 MSI-X   080 PCI Express   100 Device Serial Number, or the terminator
+//! 000 type 0 header   040 Power Management   050 MSI-X   080 PCI Express   100 Device Serial Number, or none
 //! ```
 //! Everything between is read-only zero. Sections are of the PCI Express Base Specification, 6.0.
 //!
@@ -98,8 +99,9 @@ const LINK_CONTROL_2: usize = EXP_CAP + 0x30;
 const EXP_CAPABILITIES_VALUE: u16 = 2;
 /// 128-byte payload, Role-Based Error Reporting, FLR (7.5.3.3).
 const DEVICE_CAPABILITIES_VALUE: u32 = (1 << 15) | (1 << 28);
-/// Error reporting enables 3:0, Relaxed Ordering 4, No Snoop 11, Max_Read_Request_Size 14:12 (7.5.3.4). The fields of
-/// features that Device Capabilities denies (payload above 128 bytes, extended tags, phantom functions) stay zero.
+/// Error reporting enables 3:0, Relaxed Ordering 4, No Snoop 11, Max_Read_Request_Size 14:12 (7.5.3.4). The
+/// fields of features that Device Capabilities denies (payload above 128 bytes, extended tags, phantom
+/// functions) stay zero.
 const DEVICE_CONTROL_WRITABLE: u16 = 0x781f;
 /// Relaxed Ordering and No Snoop on, 512-byte read requests: the defaults of 7.5.3.4.
 const DEVICE_CONTROL_VALUE: u16 = (1 << 4) | (1 << 11) | (0b010 << 12);
@@ -107,7 +109,8 @@ const DEVICE_CONTROL_VALUE: u16 = (1 << 4) | (1 << 11) | (0b010 << 12);
 const INITIATE_FLR_HIGH: u8 = 1 << 7;
 /// Errors detected 3:0, write-one-to-clear (7.5.3.5).
 const DEVICE_STATUS_ERRORS: u16 = 0x000f;
-/// 5.0 GT/s: the fastest speed that asks for no further capability structures (8.0 GT/s wants Secondary PCI Express).
+/// 5.0 GT/s: the fastest speed that asks for no further capability structures (8.0 GT/s wants Secondary PCI
+/// Express).
 const LINK_SPEED: u16 = 2;
 const LINK_WIDTH: u16 = 4;
 /// Speed, width, no ASPM, ASPM Optionality Compliance (7.5.3.6).
@@ -167,7 +170,8 @@ impl Layout {
         self.put(STATUS, STATUS_CAPABILITIES_LIST.to_le_bytes());
         self.put_write_1_to_clear(STATUS, STATUS_ERRORS);
         self.put(REVISION_ID, [ids.revision]);
-        // Programming interface 02h NVMe I/O controller, sub class 08h non-volatile memory, base class 01h mass storage.
+        // Programming interface 02h NVMe I/O controller, sub class 08h non-volatile memory, base class 01h
+        // mass storage.
         self.put(CLASS_CODE, [0x02, 0x08, 0x01]);
         self.writable[CACHE_LINE_SIZE] = 0xff;
         self.put(BAR, BAR_64_BIT.to_le_bytes());
@@ -246,13 +250,14 @@ pub(super) fn power_state_bits(registers: &Registers) -> u16 {
     get(registers, PM_CONTROL_STATUS) & PM_POWER_STATE
 }
 
-/// Whether the low byte of the Power Management Control/Status register says D0 or D3hot; D1 and D2 are not supported.
+/// Whether the low byte of the Power Management Control/Status register says D0 or D3hot; D1 and D2 are not
+/// supported.
 pub(super) fn is_power_state_supported(low_byte: u8) -> bool {
     matches!(u16::from(low_byte) & PM_POWER_STATE, PM_D0 | PM_D3HOT)
 }
 
-/// Undoes a write of D1 or D2 to PowerState: a state that is not supported is not entered, and the rest of the write
-/// counts (7.5.2.2).
+/// Undoes a write of D1 or D2 to PowerState: a state that is not supported is not entered, and the rest of
+/// the write counts (7.5.2.2).
 pub(super) fn drop_unsupported_power_state(registers: &mut Registers, before: u16) {
     if !is_power_state_supported(registers[PM_CONTROL_STATUS]) {
         let others = get(registers, PM_CONTROL_STATUS) & !PM_POWER_STATE;

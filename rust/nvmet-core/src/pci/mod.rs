@@ -1,15 +1,18 @@
 //! The PCI function: 4096 bytes of config space with true write masks, and the memory of its MSI-X BARs.
 //!
-//! A type 0 function of class 01 08 02 with three memory BARs and nothing else: BAR0 (64-bit) for the controller
-//! registers and doorbells, BAR4 for the MSI-X Table, BAR5 for the Pending Bit Array. No I/O BAR, no ROM, no interrupt
-//! pin. Capabilities: PCI Power Management, MSI-X, PCI Express v2 (endpoint with FLR), Device Serial Number.
+//! A type 0 function of class 01 08 02 with three memory BARs and nothing else: BAR0 (64-bit) for the
+//! controller registers and doorbells, BAR4 for the MSI-X Table, BAR5 for the Pending Bit Array. No I/O BAR,
+//! no ROM, no interrupt pin. Capabilities: PCI Power Management, MSI-X, PCI Express v2 (endpoint with FLR),
+//! Device Serial Number.
 //!
-//! What a client writes changes exactly the bits that the specification makes writable; every access of any size succeeds.
-//! BAR *values* are storage only: a client sizes BARs here and places them elsewhere, so nothing is ever decoded by them.
+//! What a client writes changes exactly the bits that the specification makes writable; every access of any
+//! size succeeds. BAR *values* are storage only: a client sizes BARs here and places them elsewhere, so
+//! nothing is ever decoded by them.
 //!
-//! May know: the PCI specifications, and which registers the NVMe over PCIe transport fixes. Must not know: vfio-user,
-//! eventfds, NVMe queues. It reports what a write means ([`Effects`]) and lets the device act: nothing here waits, and a
-//! reset is done only when the device, having quiesced, calls [`PciFunction::reset`].
+//! May know: the PCI specifications, and which registers the NVMe over PCIe transport fixes. Must not know:
+//! vfio-user, eventfds, NVMe queues. It reports what a write means ([`Effects`]) and lets the device act:
+//! nothing here waits, and a reset is done only when the device, having quiesced, calls
+//! [`PciFunction::reset`].
 
 mod ids;
 mod layout;
@@ -89,7 +92,8 @@ pub struct PciConfig {
     pub serial: Option<u64>,
 }
 
-/// Power state of the function (PCIe Base 5.3.1). D1 and D2 are not supported; D3cold is the client closing the socket.
+/// Power state of the function (PCIe Base 5.3.1). D1 and D2 are not supported; D3cold is the client closing
+/// the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerState {
     /// Fully on.
@@ -115,7 +119,8 @@ pub struct Effects {
     pub bus_master: Option<bool>,
     /// Memory Space Enable: `false` stops access to the BARs.
     pub memory_space: Option<bool>,
-    /// Initiate Function Level Reset was written with one: quiesce, then [`PciFunction::reset`] with [`Reset::Function`].
+    /// Initiate Function Level Reset was written with one: quiesce, then [`PciFunction::reset`] with
+    /// [`Reset::Function`].
     pub flr: bool,
     /// New power state. No_Soft_Reset is set, so going back to D0 resets nothing.
     pub power_state: Option<PowerState>,
@@ -147,11 +152,11 @@ impl Effects {
 /// How the function is reset; they differ in what survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// Function Level Reset (PCIe Base 6.6.2): registers that belong to the link rather than to the function survive,
-    /// here the writable fields of Link Control and Link Control 2.
+    /// Function Level Reset (PCIe Base 6.6.2): registers that belong to the link rather than to the function
+    /// survive, here the writable fields of Link Control and Link Control 2.
     Function,
-    /// Conventional reset (PCIe Base 6.6.1), which is what a vfio-user DEVICE_RESET stands for: everything goes back to
-    /// its initial value.
+    /// Conventional reset (PCIe Base 6.6.1), which is what a vfio-user DEVICE_RESET stands for: everything
+    /// goes back to its initial value.
     Conventional,
 }
 
@@ -237,7 +242,8 @@ impl PciFunction {
         self.control().msix
     }
 
-    /// Reads config space from `offset`, any size and alignment. Bytes outside of it read as ones, as from no device.
+    /// Reads config space from `offset`, any size and alignment. Bytes outside of it read as ones, as from no
+    /// device.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
         let Some(bytes) = usize::try_from(offset).ok().and_then(|at| self.registers.get(at..)) else {
@@ -248,7 +254,8 @@ impl PciFunction {
         }
     }
 
-    /// Writes config space at `offset`, any size and alignment. Read-only bits and bytes outside keep their value.
+    /// Writes config space at `offset`, any size and alignment. Read-only bits and bytes outside keep their
+    /// value.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Effects {
         let before = self.control();
         let power = layout::power_state_bits(&self.registers);

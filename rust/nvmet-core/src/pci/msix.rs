@@ -1,8 +1,9 @@
 //! The memory behind BAR4 and BAR5: MSI-X Table and Pending Bit Array (PCIe Base 7.7.2).
 //!
-//! QEMU and Cloud Hypervisor emulate the table themselves and hand over eventfds, so nothing is ever sent from what is
-//! stored here; it is kept because every other client, and each client's fallback path, may access it. PBA reads do come
-//! to us from QEMU. What is pending is known to [`crate::irq`]; this file is given it word by word.
+//! QEMU and Cloud Hypervisor emulate the table themselves and hand over eventfds, so nothing is ever sent
+//! from what is stored here; it is kept because every other client, and each client's fallback path, may
+//! access it. PBA reads do come to us from QEMU. What is pending is known to [`crate::irq`]; this file is
+//! given it word by word.
 //!
 //! May know: the layout of a table entry. Must not know: eventfds, vfio-user, who signals.
 
@@ -20,7 +21,8 @@ pub const MAX_VECTORS: u16 = 2048;
 /// Vector Control, Mask Bit: the only bit of an entry's last dword, set after reset (PCIe Base 7.7.2.8).
 const VECTOR_CONTROL_MASK: u8 = 0x01;
 
-/// The writable bits of an entry, byte by byte: the address is dword aligned (7.7.2.5), so its two low bits are zero.
+/// The writable bits of an entry, byte by byte: the address is dword aligned (7.7.2.5), so its two low bits
+/// are zero.
 const ENTRY_WRITABLE: [u8; ENTRY_SIZE] = [
     0xfc,
     0xff,
@@ -95,8 +97,8 @@ impl MsixTable {
         })
     }
 
-    /// Reads BAR4 from `offset`. What lies behind the last entry reads zero. Any size and alignment is served, though the
-    /// specification asks for aligned dwords and qwords only (PCIe Base 7.7.2).
+    /// Reads BAR4 from `offset`. What lies behind the last entry reads zero. Any size and alignment is
+    /// served, though the specification asks for aligned dwords and qwords only (PCIe Base 7.7.2).
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         let Some(bytes) = usize::try_from(offset).ok().and_then(|at| self.bytes.get(at..)) else { return };
@@ -116,9 +118,9 @@ impl MsixTable {
     }
 }
 
-/// Reads BAR5, the Pending Bit Array, from `offset` (PCIe Base 7.7.2.9). `word` gives the pending bits of vectors
-/// `64 * n` to `64 * n + 63`, and zero for vectors that do not exist. Writes to the PBA have no effect, so there is no
-/// function for them.
+/// Reads BAR5, the Pending Bit Array, from `offset` (PCIe Base 7.7.2.9). `word` gives the pending bits of
+/// vectors `64 * n` to `64 * n + 63`, and zero for vectors that do not exist. Writes to the PBA have no
+/// effect, so there is no function for them.
 pub fn read_pba(offset: u64, data: &mut [u8], word: impl Fn(usize) -> u64) {
     data.fill(0);
     let Ok(start) = usize::try_from(offset) else { return };
