@@ -184,8 +184,6 @@ pub struct ClientInfo {
     pub max_msg_fds: u32,
     /// Bytes of data that the client takes in one message.
     pub max_data_xfer_size: u32,
-    /// Process id of the peer, where the socket knows it. For log lines only.
-    pub pid: Option<u32>,
 }
 
 /// DMA_MAP.

@@ -19,8 +19,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod caps;
+pub mod client;
+mod connection;
+pub mod decode;
 pub mod device;
+pub mod encode;
+pub mod framing;
+pub mod listener;
 pub mod reactor;
+mod session;
+mod socket;
+pub mod wire;
 
 pub use device::{
     ClientInfo, Device, DeviceInfo, DmaMap, DmaUnmap, IrqAction, IrqData, IrqFlags, IrqInfo, Outcome,
