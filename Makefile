@@ -35,7 +35,7 @@ test: build ## Run every test: Rust, Python, and real Linux guests in QEMU
 check: build ## Formatting, lints, types, stubs, docs, architecture; benches compile
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	$(BIN)/ruff check python tests benches
 	$(BIN)/ruff format --check python tests benches
 	$(BIN)/mypy python tests

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nvmet_vdev import _nvmet
+from nvmet_vdev import DeviceError, _nvmet
 from nvmet_vdev.cli import verbosity
 from nvmet_vdev.cli.params import CPUS, SIZE
 from nvmet_vdev.output import Progress, say
@@ -83,6 +83,18 @@ def command(socket: str, output: str, **job: Any) -> None:
     """
     report = measure(socket, **job)
     say(json.dumps(report, indent=2) if output == "json" else text(report))
+    check(socket, report)
+
+
+def check(socket: str, report: Mapping[str, Any]) -> None:
+    """Fails if a verify run has found a wrong block."""
+    verify = report["verify"]
+    if verify and verify["mismatched"]:
+        first = verify["mismatches"][0]
+        raise DeviceError(
+            f"{socket}: verify: {verify['mismatched']} of {verify['blocks']} blocks are wrong; the first is "
+            f"LBA {first['lba']}: expected {first['expected']}, found {first['found']}"
+        )
 
 
 def measure(
@@ -141,6 +153,8 @@ def text(report: Mapping[str, Any]) -> str:
     for direction in ("read", "write"):
         if summary[direction]["ios"]:
             lines += _direction(direction, summary[direction])
+    if verify := report["verify"]:
+        lines.append(f"  verify: {verify['blocks']} blocks written and read back, {verify['mismatched']} wrong")
     return "\n".join(lines)
 
 

@@ -48,7 +48,9 @@ def command(size: int, runtime: float) -> None:
         _step("identify: what a guest's driver reads")
         say(identify.text(json.loads(_nvmet.identify(str(socket)))))
         _step("verify: a pattern written everywhere and read back")
-        say(bench.text(bench.measure(str(socket), verify=True, bs=65536, iodepth=8)))
+        verified = bench.measure(str(socket), verify=True, bs=65536, iodepth=8)
+        say(bench.text(verified))
+        bench.check(str(socket), verified)
         _step("randread: 4 KiB random reads, 32 in flight")
         say(bench.text(bench.measure(str(socket), runtime=runtime)))
 
