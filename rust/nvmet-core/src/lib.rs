@@ -1,4 +1,19 @@
 //! The NVMe controller model: PCI function, registers, queues, commands, workers, target.
+//!
+//! Modules have ranks and import only downward: `target` → `device` → `controller` → `worker` → `io`, `subsystem`,
+//! `namespace` → `queue`, `pci`, `irq`, `thread` → `error`, `stats`. `docs/architecture.md` says what each may know.
 
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod io;
 pub mod irq;
+pub mod namespace;
 pub mod pci;
+pub mod queue;
+pub mod stats;
+pub mod subsystem;
+mod thread;
+pub mod worker;
+
+pub use error::TargetError;

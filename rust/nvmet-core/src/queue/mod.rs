@@ -1,0 +1,16 @@
+//! Submission and completion queues in guest memory, and their doorbells (NVMe Base 2.0, 3.3).
+//!
+//! Knows rings, indexes and phases. Must not know what a command means, nor which thread runs it.
+
+mod completion;
+mod doorbell;
+mod submission;
+
+pub use completion::{CompletionQueue, CompletionQueueState, Permit};
+pub use doorbell::{Doorbells, InvalidDoorbell, Shadow};
+pub use submission::{SubmissionQueue, SubmissionQueueState};
+
+/// Bytes of a submission queue entry.
+pub const SQE_SIZE: usize = 64;
+/// Bytes of a completion queue entry.
+pub const CQE_SIZE: usize = 16;

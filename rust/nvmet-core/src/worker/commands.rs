@@ -1,0 +1,430 @@
+//! The way of a command through a worker: fetch, decode, issue, complete.
+//!
+//! This is the hot path. It allocates nothing, takes no lock (but for fused pairs) and formats nothing.
+
+use nvmet_block::IoError;
+use nvmet_spec::command::{Fuse, NSID_ALL, NvmOpcode, RwCdw12, Sqe};
+use nvmet_spec::status::{Status, StatusCodeType};
+use zerocopy::FromBytes;
+
+use super::controllers::ControllerSlot;
+use super::groups::Group;
+use super::inflight::{Entry, Origin, Pair};
+use super::link::{CommandFailure, Event};
+use super::run::Worker;
+use crate::io::decode::{IoCommand, decode};
+use crate::io::execute::{Context, Issued, issue, transferred};
+use crate::io::io_status;
+use crate::namespace::{ATOMIC_COMPARE_WRITE_BLOCKS, MAX_NAMESPACES};
+
+/// Commands fetched from one submission queue before the next one has its turn.
+const BURST: u32 = 64;
+
+/// What became of the attempt to fetch one command.
+enum Fetched {
+    Started,
+    Nothing,
+    NoRoom,
+}
+
+impl Worker {
+    /// Reads a group's doorbells and starts what they bring; whether there was anything.
+    pub(super) fn poll_group(&mut self, at: usize) -> bool {
+        let Some(group) = self.groups[at].as_mut() else { return false };
+        let Some(controller) = self.controllers[group.controller].as_ref() else { return false };
+        let (before, link) = (group.cq.state().head, &controller.link);
+        if let Some(invalid) = group.read_head(&controller.doorbells) {
+            link.tell(Event::InvalidDoorbell(invalid));
+        }
+        let mut busy = group.parked && group.cq.state().head != before;
+        group.parked = false;
+        for sq in 0..group.sqs.len() {
+            if let Some(invalid) = group.read_tail(sq, &controller.doorbells) {
+                link.tell(Event::InvalidDoorbell(invalid));
+            }
+        }
+        let queues = group.sqs.len();
+        for sq in 0..queues {
+            for _ in 0..BURST {
+                match self.fetch(at, sq) {
+                    Fetched::Started => busy = true,
+                    Fetched::Nothing => break,
+                    Fetched::NoRoom => {
+                        if let Some(group) = self.groups[at].as_mut() {
+                            group.parked = true;
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        busy
+    }
+
+    fn fetch(&mut self, at: usize, sq: usize) -> Fetched {
+        let Some(group) = self.groups[at].as_mut() else { return Fetched::Nothing };
+        let Group { cq, sqs, controller, .. } = group;
+        let Some(submission) = sqs[sq].as_mut() else { return Fetched::Nothing };
+        if submission.removing || submission.queue.pending() == 0 {
+            return Fetched::Nothing;
+        }
+        let Some(permit) = cq.reserve() else { return Fetched::NoRoom };
+        let Some(sqe) = fetch_sqe(submission) else {
+            cq.release(permit);
+            return Fetched::Nothing;
+        };
+        let first_of_pair = sqe.fuse() == Fuse::First && cq.state().entries > 2;
+        if first_of_pair && cq.room() == 0 {
+            submission.queue.unfetch();
+            cq.release(permit);
+            return Fetched::NoRoom;
+        }
+        let (origin, owner) = (Origin::Queue { group: at, sq }, *controller);
+        let fuse = sqe.fuse();
+        let mut entry = Entry::new(owner, origin, Some(permit), sqe);
+        if !submission.aborts.is_empty() {
+            let cid = entry.sqe.cid();
+            if let Some(wanted) = submission.aborts.iter().position(|&(other, _)| other == cid) {
+                entry.abort = Some(submission.aborts.swap_remove(wanted).1);
+                entry.status = Status::ABORT_REQUESTED;
+            }
+        }
+        submission.in_flight += 1;
+        let second = first_of_pair.then(|| take_second(cq, submission, owner, origin)).flatten();
+        if let Some(slot) = self.controllers[owner].as_mut() {
+            slot.outstanding += 1 + u32::from(second.is_some());
+        }
+        match second {
+            Some(second) => self.start_pair(entry, second),
+            None => {
+                if matches!(fuse, Fuse::First | Fuse::Second) {
+                    entry.status = Status::ABORTED_MISSING_FUSED.with_dnr();
+                }
+                self.start(entry);
+            }
+        }
+        Fetched::Started
+    }
+
+    pub(super) fn start(&mut self, entry: Entry) {
+        let (aborted, pair) = (!entry.status.is_success(), entry.pair);
+        let slot = self.inflight.insert(entry);
+        match pair {
+            _ if aborted => self.complete(slot),
+            Pair::First(second) => self.issue_pair(slot, second),
+            _ => self.issue(slot),
+        }
+    }
+
+    fn start_pair(&mut self, mut first: Entry, mut second: Entry) {
+        let status =
+            if first.status.is_success() { check_pair(&first.sqe, &second.sqe) } else { Err(first.status) };
+        second.pair = Pair::Second { locked: None };
+        let second = self.inflight.insert(second);
+        first.pair = Pair::First(second);
+        first.status = status.err().unwrap_or(Status::SUCCESS);
+        self.start(first);
+    }
+
+    /// Issues a command, or the rest of one.
+    fn issue(&mut self, slot: u32) {
+        let tag = self.inflight.tag(slot);
+        let Some(entry) = self.inflight.get_mut(slot) else { return };
+        let Some(controller) = self.controllers[entry.controller].as_mut() else { return };
+        let command = match entry.command {
+            Some(command) => command,
+            None => match decode(&entry.sqe) {
+                Ok(command) => *entry.command.insert(command),
+                Err(status) => {
+                    entry.status = status;
+                    return self.complete(slot);
+                }
+            },
+        };
+        let issued = if matches!(command, IoCommand::Flush) {
+            let all = entry.origin == Origin::Flush || entry.sqe.nsid == NSID_ALL;
+            let targets = if all { None } else { Some(entry.sqe.nsid) };
+            issue_flush(controller, &mut self.namespaces, &mut self.segments, entry, targets, tag)
+        } else {
+            match target(controller, entry.sqe.nsid) {
+                Ok(at) => {
+                    entry.namespace = at;
+                    issue_on(at, controller, &mut self.namespaces, &mut self.segments, entry, &command, tag)
+                }
+                Err(status) => Issued::done(status),
+            }
+        };
+        let Some(entry) = self.inflight.get_mut(slot) else { return };
+        entry.pending += issued.pending;
+        entry.next = issued.next;
+        if entry.status.is_success() {
+            entry.status = issued.status;
+        }
+        if issued.full && entry.status.is_success() {
+            self.stalled.push(slot);
+        } else if entry.pending == 0 {
+            self.complete(slot);
+        }
+    }
+
+    /// Tries again what a backend or a lock refused; whether any of it went on.
+    pub(super) fn retry_stalled(&mut self) -> bool {
+        if self.stalled.is_empty() {
+            return false;
+        }
+        let mut retrying = std::mem::take(&mut self.retrying);
+        std::mem::swap(&mut retrying, &mut self.stalled);
+        let before = retrying.len();
+        for slot in retrying.drain(..) {
+            match self.inflight.get_mut(slot).map(|entry| entry.pair) {
+                Some(Pair::First(second)) => self.issue_pair(slot, second),
+                Some(_) => self.issue(slot),
+                None => {}
+            }
+        }
+        self.retrying = retrying;
+        self.namespaces.kick();
+        self.stalled.len() < before
+    }
+
+    /// An operation of a backend ended.
+    pub(super) fn operation_done(&mut self, tag: u64, result: Result<(), IoError>) {
+        let Some(slot) = self.inflight.slot(tag) else { return };
+        let Some(entry) = self.inflight.get_mut(slot) else { return };
+        entry.pending = entry.pending.saturating_sub(1);
+        if let Err(error) = result
+            && entry.status.is_success()
+        {
+            entry.status = io_status(error);
+        }
+        if entry.pending == 0 && !self.stalled.contains(&slot) {
+            self.complete(slot);
+        }
+    }
+
+    /// Issues the Compare of a pair once the pair's blocks are free.
+    fn issue_pair(&mut self, first: u32, second: u32) {
+        if !self.lock_pair(second) {
+            self.stalled.push(first);
+            return;
+        }
+        self.issue(first);
+    }
+
+    /// Locks the blocks of a pair, if it has a namespace to lock them in; false if others hold them.
+    fn lock_pair(&mut self, second: u32) -> bool {
+        let Some(entry) = self.inflight.get_mut(second) else { return true };
+        if matches!(entry.pair, Pair::Second { locked: Some(_) }) {
+            return true;
+        }
+        let Some(controller) = self.controllers[entry.controller].as_ref() else { return true };
+        let Ok(at) = target(controller, entry.sqe.nsid) else { return true };
+        let Some(queue) = self.namespaces.get_mut(at) else { return true };
+        let blocks = (entry.sqe.slba(), nlb(&entry.sqe));
+        if blocks.0.checked_add(blocks.1).is_none_or(|end| end > queue.namespace.blocks()) {
+            return true;
+        }
+        if !queue.namespace.try_lock_fused(blocks.0, blocks.1) {
+            return false;
+        }
+        entry.namespace = at;
+        entry.pair = Pair::Second { locked: Some(blocks) };
+        true
+    }
+
+    /// Ends a command: its completion, its counters, and what waits for it.
+    pub(super) fn complete(&mut self, slot: u32) {
+        let Some(mut entry) = self.inflight.remove(slot) else { return };
+        let status = entry.status;
+        if let Pair::Second { locked: Some((first, count)) } = entry.pair
+            && let Some(queue) = self.namespaces.get_mut(entry.namespace)
+        {
+            queue.namespace.unlock_fused(first, count);
+        }
+        let Some(controller) = self.controllers[entry.controller].as_mut() else { return };
+        controller.outstanding -= 1;
+        if let Some(token) = entry.abort.take() {
+            controller.link.tell(Event::Aborted { token, aborted: status.is(Status::ABORT_REQUESTED) });
+        }
+        match entry.origin {
+            Origin::Flush => controller.link.tell(Event::Flushed { status }),
+            Origin::Orphan => {}
+            Origin::Queue { group, sq } => {
+                if let Some(group) = self.groups[group].as_mut() {
+                    count(controller, &mut self.namespaces, &entry);
+                    post(group, sq, controller, &mut entry);
+                }
+            }
+        }
+        let owner = entry.controller;
+        if let Pair::First(second) = entry.pair {
+            self.go_on(second, status);
+        }
+        self.after_completion(owner, entry.origin);
+    }
+
+    /// The Compare of a pair has ended: its Write begins or fails.
+    fn go_on(&mut self, second: u32, status: Status) {
+        let Some(entry) = self.inflight.get_mut(second) else { return };
+        if status.is_success() && entry.origin != Origin::Orphan {
+            self.issue(second);
+        } else {
+            entry.status = Status::ABORTED_FAILED_FUSED.with_dnr();
+            self.complete(second);
+        }
+    }
+}
+
+fn fetch_sqe(submission: &mut super::groups::Submission) -> Option<Sqe> {
+    Sqe::read_from_bytes(&submission.queue.fetch()?).ok()
+}
+
+/// Fetches the second half of a fused pair, if that is what comes next in the ring.
+fn take_second(
+    cq: &mut crate::queue::CompletionQueue,
+    submission: &mut super::groups::Submission,
+    controller: usize,
+    origin: Origin,
+) -> Option<Entry> {
+    let permit = cq.reserve()?;
+    match fetch_sqe(submission) {
+        Some(sqe) if sqe.fuse() == Fuse::Second => {
+            submission.in_flight += 1;
+            return Some(Entry::new(controller, origin, Some(permit), sqe));
+        }
+        Some(_) => submission.queue.unfetch(),
+        None => {}
+    }
+    cq.release(permit);
+    None
+}
+
+/// Number of logical blocks of a command that has some, one-based.
+fn nlb(sqe: &Sqe) -> u64 {
+    u64::from(RwCdw12::from_bits(sqe.cdw12).nlb())
+}
+
+/// The only fused operation is Compare and Write on the same blocks (NVM Command Set 1.1, 2.1.1; 3.2.1).
+fn check_pair(first: &Sqe, second: &Sqe) -> Result<(), Status> {
+    let compare = NvmOpcode::try_from(first.opcode()) == Ok(NvmOpcode::Compare);
+    let write = NvmOpcode::try_from(second.opcode()) == Ok(NvmOpcode::Write);
+    let range = |sqe: &Sqe| (sqe.nsid, sqe.slba(), nlb(sqe));
+    let small = nlb(first) <= ATOMIC_COMPARE_WRITE_BLOCKS;
+    if compare && write && small && range(first) == range(second) {
+        Ok(())
+    } else {
+        Err(Status::INVALID_FIELD.with_dnr())
+    }
+}
+
+/// The backend queue of an NSID (NVMe Base 2.0, 3.2.1.2).
+fn target(controller: &ControllerSlot, nsid: u32) -> Result<usize, Status> {
+    controller.index.get(nsid).ok_or_else(|| {
+        if (1..=MAX_NAMESPACES).contains(&nsid) {
+            Status::INVALID_FIELD.with_dnr()
+        } else {
+            Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr()
+        }
+    })
+}
+
+fn issue_on(
+    at: usize,
+    controller: &mut ControllerSlot,
+    namespaces: &mut super::namespaces::NamespaceQueues,
+    segments: &mut nvmet_dma::SegmentBuf,
+    entry: &Entry,
+    command: &IoCommand,
+    tag: u64,
+) -> Issued {
+    let Some(target) = namespaces.get_mut(at) else { return Issued::done(Status::INTERNAL_ERROR) };
+    let Some(queue) = target.queue.as_mut() else { return Issued::done(Status::NAMESPACE_NOT_READY) };
+    let mut context = Context {
+        snapshot: controller.reader.snapshot(),
+        segments,
+        page_size: controller.page_size,
+        max_transfer: controller.max_transfer,
+    };
+    issue(command, &entry.sqe, &target.namespace, queue.as_mut(), &mut context, tag, entry.next)
+}
+
+/// Flushes one namespace, or all of them, from the one that an earlier attempt stopped at.
+fn issue_flush(
+    controller: &mut ControllerSlot,
+    namespaces: &mut super::namespaces::NamespaceQueues,
+    segments: &mut nvmet_dma::SegmentBuf,
+    entry: &mut Entry,
+    nsid: Option<u32>,
+    tag: u64,
+) -> Issued {
+    if let Some(nsid) = nsid {
+        return match target(controller, nsid) {
+            Ok(at) => {
+                entry.namespace = at;
+                issue_on(at, controller, namespaces, segments, entry, &IoCommand::Flush, tag)
+            }
+            Err(status) => Issued::done(status),
+        };
+    }
+    let mut all = Issued { pending: 0, status: Status::SUCCESS, next: entry.next, full: false };
+    loop {
+        let next = controller.index.iter().nth(all.next as usize);
+        let Some(at) = next else { break };
+        let one = issue_on(at, controller, namespaces, segments, entry, &IoCommand::Flush, tag);
+        all.pending += one.pending;
+        if all.status.is_success() {
+            all.status = one.status;
+        }
+        if one.full {
+            all.full = true;
+            break;
+        }
+        all.next += 1;
+    }
+    all
+}
+
+/// SMART counts commands that were completed, whatever their status, and the data that went through.
+fn count(
+    controller: &mut ControllerSlot,
+    namespaces: &mut super::namespaces::NamespaceQueues,
+    entry: &Entry,
+) {
+    let batch = &mut controller.batch;
+    batch.completions += 1;
+    if !entry.status.is_success() {
+        batch.errors += 1;
+        let media = entry.status.code_type() == StatusCodeType::Media;
+        batch.media_errors += u64::from(media && !entry.status.is(Status::COMPARE_FAILURE));
+    }
+    let Some(command) = &entry.command else { return };
+    match command {
+        IoCommand::Read(_) | IoCommand::Compare(_) => batch.reads += 1,
+        IoCommand::Write(..) => batch.writes += 1,
+        _ => return,
+    }
+    if entry.status.is_success()
+        && let Some(queue) = namespaces.get_mut(entry.namespace)
+    {
+        let (read, written) = transferred(command, queue.namespace.block_shift());
+        batch.bytes_read += read;
+        batch.bytes_written += written;
+    }
+}
+
+fn post(group: &mut Group, sq: usize, controller: &ControllerSlot, entry: &mut Entry) {
+    let Some(submission) = group.sqs[sq].as_mut() else { return };
+    submission.in_flight -= 1;
+    let Some(permit) = entry.permit.take() else { return };
+    let (sqid, head) = (submission.queue.state().sqid, submission.queue.state().head);
+    let cid = entry.sqe.cid();
+    let mut status = entry.status;
+    if !status.is_success() {
+        let lba =
+            if entry.command.is_some_and(|c| !matches!(c, IoCommand::Flush)) { entry.sqe.slba() } else { 0 };
+        controller.link.note_failure(CommandFailure { sqid, cid, status, lba, nsid: entry.sqe.nsid });
+        // The Error Information log has an entry for it.
+        status = status.with_more();
+    }
+    group.cq.post(permit, 0, 0, sqid, head as u16, cid, status.into_bits());
+}

@@ -1,0 +1,140 @@
+//! A controller as one worker sees it.
+
+use std::sync::Arc;
+
+use nvmet_dma::DmaReader;
+
+use super::link::{Event, Link};
+use super::namespaces::{NamespaceIndex, NamespaceQueues};
+use super::sleep::Sleeper;
+use crate::queue::{Doorbells, Shadow};
+use crate::stats::Batch;
+use crate::subsystem::NamespaceMap;
+
+/// Bytes of the shadow doorbell and EventIdx buffers: one page each (NVMe Base 2.0, 5.8).
+pub fn shadow_len(page_size: u64) -> usize {
+    page_size as usize
+}
+
+/// A controller as one worker sees it.
+pub struct ControllerSlot {
+    /// What it shares with its workers.
+    pub link: Arc<Link>,
+    /// The guest's memory.
+    pub reader: DmaReader,
+    /// Where tails and heads are read.
+    pub doorbells: Doorbells,
+    /// Backend queues by NSID.
+    pub index: NamespaceIndex,
+    /// CC.MPS in bytes.
+    pub page_size: u64,
+    /// MDTS in bytes.
+    pub max_transfer: u64,
+    /// Nothing wakes the worker when a doorbell is written.
+    pub polled: bool,
+    /// Commands in [`Inflight`](super::inflight::Inflight) that belong to the controller.
+    pub outstanding: u32,
+    /// All queues are gone; say when nothing is outstanding.
+    pub quiescing: bool,
+    /// Counters of this batch.
+    pub batch: Batch,
+    map: Arc<NamespaceMap>,
+    generation: Option<u64>,
+    shadow: Option<(u64, u64)>,
+    admin_seen: Option<(u32, u32)>,
+    memory_lost: bool,
+}
+
+impl ControllerSlot {
+    pub fn new(link: Arc<Link>, page_size: u64, max_transfer: u64, polled: bool, admin: bool) -> Self {
+        Self {
+            reader: link.dma.reader(),
+            doorbells: Doorbells::new(Arc::clone(&link.page)),
+            index: NamespaceIndex::default(),
+            page_size,
+            max_transfer,
+            polled,
+            outstanding: 0,
+            quiescing: false,
+            batch: Batch::default(),
+            map: Arc::default(),
+            generation: None,
+            shadow: None,
+            admin_seen: admin.then_some((0, 0)),
+            memory_lost: false,
+            link,
+        }
+    }
+
+    /// Takes a new map of namespaces over, if there is one. Off the fast path: compares a pointer.
+    pub fn refresh_namespaces(&mut self, queues: &mut NamespaceQueues, sleeper: &Sleeper) {
+        if self.link.subsystem.is_current(&self.map) {
+            return;
+        }
+        let map = self.link.subsystem.namespaces();
+        let index = queues.acquire(&map, sleeper);
+        let old = std::mem::replace(&mut self.index, index);
+        queues.release(&old);
+        self.map = map;
+    }
+
+    /// Whether the guest's memory is another than at the last call, so that rings have to be looked up again. Tells
+    /// the control thread when memory vanished under its mapping.
+    pub fn refresh_memory(&mut self) -> bool {
+        let snapshot = self.reader.snapshot();
+        if snapshot.is_poisoned() && !self.memory_lost {
+            self.memory_lost = true;
+            self.link.tell(Event::MemoryLost);
+        }
+        let generation = Some(snapshot.generation());
+        if self.generation == generation {
+            return false;
+        }
+        self.generation = generation;
+        self.attach_shadow();
+        true
+    }
+
+    /// Switches to shadow doorbells.
+    pub fn set_shadow(&mut self, doorbells: u64, event_idx: u64) -> bool {
+        self.shadow = Some((doorbells, event_idx));
+        self.attach_shadow();
+        self.doorbells.is_shadowed()
+    }
+
+    fn attach_shadow(&mut self) {
+        let Some((doorbells, event_idx)) = self.shadow else { return };
+        let len = shadow_len(self.page_size);
+        match Shadow::attach(self.reader.snapshot(), doorbells, event_idx, len) {
+            Ok(shadow) => self.doorbells.set_shadow(Some(shadow)),
+            Err(error) => {
+                // The registers go on to work as a wake-up and, for want of better, as the truth.
+                tracing::warn!("shadow doorbells are out of reach: {error}");
+                self.doorbells.set_shadow(None);
+            }
+        }
+    }
+
+    /// Looks at the admin doorbells in the mapped page, if this worker is to; true if they moved.
+    pub fn poll_admin(&mut self) -> bool {
+        let Some(seen) = self.admin_seen else { return false };
+        let load = |index| self.link.page.load(index).unwrap_or(0);
+        let now = (load(0), load(1));
+        if now == seen {
+            return false;
+        }
+        self.admin_seen = Some(now);
+        if now.0 != seen.0 {
+            self.link.tell(Event::AdminDoorbell);
+        }
+        true
+    }
+
+    /// Adds this batch's counters to the controller's.
+    pub fn publish_batch(&mut self) {
+        if self.batch != Batch::default() {
+            self.link.stats.add(&self.batch);
+            self.batch = Batch::default();
+        }
+    }
+}

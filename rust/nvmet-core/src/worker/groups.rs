@@ -1,0 +1,124 @@
+//! Groups: a completion queue and the submission queues that post to it.
+
+use nvmet_dma::Snapshot;
+
+use crate::queue::{
+    CompletionQueue, CompletionQueueState, Doorbells, InvalidDoorbell, SubmissionQueue, SubmissionQueueState,
+};
+
+/// A submission queue of a group.
+#[derive(Debug)]
+pub struct Submission {
+    /// The ring.
+    pub queue: SubmissionQueue,
+    /// Commands fetched and not completed.
+    pub in_flight: u32,
+    /// Fetch no more; say when the commands in flight are over.
+    pub removing: bool,
+    /// Commands that the host wants aborted and that are still in the ring: identifier and token.
+    pub aborts: Vec<(u16, u32)>,
+    bad_tail: Option<u32>,
+}
+
+impl Submission {
+    fn new(state: SubmissionQueueState) -> Self {
+        Self {
+            queue: SubmissionQueue::new(state),
+            in_flight: 0,
+            removing: false,
+            aborts: Vec::new(),
+            bad_tail: None,
+        }
+    }
+}
+
+/// A completion queue and its submission queues.
+#[derive(Debug)]
+pub struct Group {
+    /// Index of the controller in the worker.
+    pub controller: usize,
+    /// The completion queue.
+    pub cq: CompletionQueue,
+    /// The submission queues; indexes stay while a queue lives.
+    pub sqs: Vec<Option<Submission>>,
+    /// Commands wait in a submission queue because the completion queue has no room.
+    pub parked: bool,
+    bad_head: Option<u32>,
+}
+
+impl Group {
+    pub fn new(controller: usize, state: CompletionQueueState) -> Self {
+        let cq = CompletionQueue::new(state);
+        Self { controller, cq, sqs: Vec::new(), parked: false, bad_head: None }
+    }
+
+    /// Takes a submission queue in.
+    pub fn add(&mut self, state: SubmissionQueueState) -> &mut Submission {
+        let at = self.sqs.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.sqs.push(None);
+            self.sqs.len() - 1
+        });
+        self.sqs[at].insert(Submission::new(state))
+    }
+
+    /// Looks all rings up anew. What cannot be reached rests until the guest's memory changes again: a VMM may take a
+    /// range away for a moment to give it back in pieces.
+    pub fn attach(&mut self, snapshot: &Snapshot) {
+        let cqid = self.cq.state().cqid;
+        if let Err(error) = self.cq.attach(snapshot) {
+            tracing::debug!("completion queue {cqid} rests: {error}");
+        }
+        for sq in self.sqs.iter_mut().flatten() {
+            if let Err(error) = sq.queue.attach(snapshot) {
+                tracing::debug!("submission queue {} rests: {error}", sq.queue.state().sqid);
+            }
+        }
+    }
+
+    /// Reads the head doorbell. An invalid value is reported once and changes nothing.
+    pub fn read_head(&mut self, doorbells: &Doorbells) -> Option<InvalidDoorbell> {
+        let cqid = self.cq.state().cqid;
+        let head = doorbells.cq_head(cqid);
+        if self.cq.set_head(head) {
+            self.bad_head = None;
+            return None;
+        }
+        let invalid = InvalidDoorbell::Value { qid: cqid, completion: true, value: head };
+        (self.bad_head.replace(head) != Some(head)).then_some(invalid)
+    }
+
+    /// Reads the tail doorbell of a submission queue. An invalid value is reported once and changes nothing.
+    pub fn read_tail(&mut self, sq: usize, doorbells: &Doorbells) -> Option<InvalidDoorbell> {
+        let sq = self.sqs.get_mut(sq)?.as_mut()?;
+        let sqid = sq.queue.state().sqid;
+        let tail = doorbells.sq_tail(sqid);
+        if sq.queue.set_tail(tail) {
+            sq.bad_tail = None;
+            return None;
+        }
+        let invalid = InvalidDoorbell::Value { qid: sqid, completion: false, value: tail };
+        (sq.bad_tail.replace(tail) != Some(tail)).then_some(invalid)
+    }
+
+    /// Asks the host to ring for whatever would give this group work.
+    pub fn arm(&self, doorbells: &Doorbells) {
+        for sq in self.sqs.iter().flatten() {
+            doorbells.arm(sq.queue.state().sqid, false, sq.queue.state().tail);
+        }
+        if self.parked {
+            // The index lags the tail: any entry that the host consumes rings.
+            doorbells.arm(self.cq.state().cqid, true, self.cq.state().head);
+        }
+    }
+
+    /// Whether a doorbell has moved, in a way that gives work, since it was last read.
+    pub fn has_work(&self, doorbells: &Doorbells) -> bool {
+        let moved = |sq: &Submission| {
+            let tail = doorbells.sq_tail(sq.queue.state().sqid);
+            tail != sq.queue.state().tail && sq.bad_tail != Some(tail)
+        };
+        let head = doorbells.cq_head(self.cq.state().cqid);
+        let freed = self.parked && head != self.cq.state().head && self.bad_head != Some(head);
+        freed || self.sqs.iter().flatten().any(moved)
+    }
+}

@@ -1,0 +1,168 @@
+//! The commands that a worker has fetched and not completed: a slab, indexed by the tag that backends carry.
+
+use nvmet_spec::command::Sqe;
+use nvmet_spec::status::Status;
+
+use crate::io::decode::IoCommand;
+use crate::queue::Permit;
+
+/// Where a command came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A submission queue of a group, by their indexes in the worker.
+    Queue {
+        /// Index of the group.
+        group: usize,
+        /// Index of the submission queue in the group.
+        sq: usize,
+    },
+    /// The worker itself: a flush that the controller asked for.
+    Flush,
+    /// A queue that is gone: the result interests nobody.
+    Orphan,
+}
+
+/// The place of a command in a fused pair (NVMe Base 2.0, 3.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pair {
+    /// Not fused.
+    Single,
+    /// The Compare; the slot of its Write.
+    First(u32),
+    /// The Write; whether the blocks are locked for the pair.
+    Second {
+        /// First block and count, while locked.
+        locked: Option<(u64, u64)>,
+    },
+}
+
+/// A command on its way.
+#[derive(Debug)]
+pub struct Entry {
+    generation: u32,
+    /// Index of the controller in the worker.
+    pub controller: usize,
+    /// Where it came from.
+    pub origin: Origin,
+    /// The kept place in the completion queue.
+    pub permit: Option<Permit>,
+    /// The command as fetched.
+    pub sqe: Sqe,
+    /// The command as decoded, once it is.
+    pub command: Option<IoCommand>,
+    /// Index of the namespace's queue in the worker.
+    pub namespace: usize,
+    /// Operations that the backend has.
+    pub pending: u32,
+    /// Operations issued so far.
+    pub next: u32,
+    /// The first error so far.
+    pub status: Status,
+    /// Fused pairs.
+    pub pair: Pair,
+    /// Token of the Abort command that waits for this one.
+    pub abort: Option<u32>,
+}
+
+impl Entry {
+    /// A command that nothing has been done for yet.
+    pub fn new(controller: usize, origin: Origin, permit: Option<Permit>, sqe: Sqe) -> Self {
+        Self {
+            generation: 0,
+            controller,
+            origin,
+            permit,
+            sqe,
+            command: None,
+            namespace: 0,
+            pending: 0,
+            next: 0,
+            status: Status::SUCCESS,
+            pair: Pair::Single,
+            abort: None,
+        }
+    }
+}
+
+/// The commands on their way.
+#[derive(Debug, Default)]
+pub struct Inflight {
+    entries: Vec<Option<Entry>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+}
+
+impl Inflight {
+    /// Makes room for `additional` more commands, so that inserting them does not allocate.
+    pub fn reserve(&mut self, additional: usize) {
+        self.entries.reserve(additional);
+        self.generations.reserve(additional);
+        self.free.reserve(self.entries.len() + additional);
+    }
+
+    /// Takes a command in; returns its slot.
+    pub fn insert(&mut self, mut entry: Entry) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.generations.push(0);
+            (self.entries.len() - 1) as u32
+        });
+        entry.generation = self.generations[slot as usize];
+        self.entries[slot as usize] = Some(entry);
+        slot
+    }
+
+    /// The tag of the command in a slot. No other command has it before 2³² more have passed through the slot.
+    pub fn tag(&self, slot: u32) -> u64 {
+        u64::from(self.generations[slot as usize]) << 32 | u64::from(slot)
+    }
+
+    /// The slot of a tag, if its command is still there.
+    pub fn slot(&self, tag: u64) -> Option<u32> {
+        let (slot, generation) = (tag as u32, (tag >> 32) as u32);
+        let entry = self.entries.get(slot as usize)?.as_ref()?;
+        (entry.generation == generation).then_some(slot)
+    }
+
+    /// The command in a slot.
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// Takes a command out.
+    pub fn remove(&mut self, slot: u32) -> Option<Entry> {
+        let entry = self.entries.get_mut(slot as usize)?.take()?;
+        let generation = &mut self.generations[slot as usize];
+        *generation = generation.wrapping_add(1);
+        self.free.push(slot);
+        Some(entry)
+    }
+
+    /// All commands with their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        self.entries.iter().enumerate().filter_map(|(slot, entry)| Some((slot as u32, entry.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    fn entry() -> Entry {
+        Entry::new(0, Origin::Orphan, None, Sqe::new_zeroed())
+    }
+
+    #[test]
+    fn a_tag_dies_with_its_command() {
+        let mut inflight = Inflight::default();
+        let first = inflight.insert(entry());
+        let tag = inflight.tag(first);
+        assert_eq!(inflight.slot(tag), Some(first));
+        inflight.remove(first).unwrap();
+        assert_eq!(inflight.slot(tag), None);
+        let second = inflight.insert(entry());
+        assert_eq!(second, first, "slots are used again");
+        assert_eq!(inflight.slot(tag), None, "the old tag does not name the new command");
+    }
+}

@@ -1,0 +1,227 @@
+//! How the control thread talks to workers.
+
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use nvmet_dma::EventFd;
+
+use super::link::Link;
+use super::run::Worker;
+use crate::error::TargetError;
+use crate::queue::{CompletionQueueState, SubmissionQueueState};
+
+/// What a worker is asked to do. `key` is [`Link::key`].
+pub enum Command {
+    /// Get ready for a controller that was enabled.
+    Attach {
+        /// The controller.
+        link: Arc<Link>,
+        /// CC.MPS in bytes.
+        page_size: u64,
+        /// MDTS in bytes.
+        max_transfer: u64,
+        /// The doorbell page is mapped by the client: nothing will wake the worker.
+        polled: bool,
+        /// Watch the admin doorbells too.
+        admin: bool,
+    },
+    /// Take over a completion queue.
+    AddCq {
+        /// The controller.
+        key: u64,
+        /// The queue.
+        state: CompletionQueueState,
+    },
+    /// Take over a submission queue, whose completion queue the worker has.
+    AddSq {
+        /// The controller.
+        key: u64,
+        /// The queue.
+        state: SubmissionQueueState,
+    },
+    /// Stop a submission queue; answered by [`Event::SqRemoved`](super::Event::SqRemoved) when its commands are over.
+    RemoveSq {
+        /// The controller.
+        key: u64,
+        /// The queue.
+        sqid: u16,
+    },
+    /// Drop a completion queue without submission queues; answered by [`Event::CqRemoved`](super::Event::CqRemoved).
+    RemoveCq {
+        /// The controller.
+        key: u64,
+        /// The queue.
+        cqid: u16,
+    },
+    /// Use shadow doorbells; answered by [`Event::ShadowSet`](super::Event::ShadowSet).
+    SetShadow {
+        /// The controller.
+        key: u64,
+        /// Address of the shadow doorbell buffer.
+        doorbells: u64,
+        /// Address of the EventIdx buffer.
+        event_idx: u64,
+    },
+    /// Abort a command; answered by [`Event::Aborted`](super::Event::Aborted).
+    Abort {
+        /// The controller.
+        key: u64,
+        /// Its submission queue.
+        sqid: u16,
+        /// Its identifier.
+        cid: u16,
+        /// Returned with the answer.
+        token: u32,
+    },
+    /// Flush every namespace; answered by [`Event::Flushed`](super::Event::Flushed).
+    Flush {
+        /// The controller.
+        key: u64,
+    },
+    /// Drop all queues of a controller; answered by [`Event::Quiesced`](super::Event::Quiesced) when nothing is in flight.
+    Quiesce {
+        /// The controller.
+        key: u64,
+    },
+    /// The guest's memory changed: let go of the old map.
+    Refresh {
+        /// The controller.
+        key: u64,
+    },
+}
+
+/// What a worker thread is.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerConfig {
+    /// The CPU it is pinned to, if any.
+    pub cpu: Option<usize>,
+}
+
+/// The part of a worker that other threads touch.
+pub(super) struct Shared {
+    pub(super) wake: EventFd,
+    pub(super) sleeping: AtomicBool,
+    pub(super) stop: AtomicBool,
+    pub(super) mail: AtomicBool,
+}
+
+/// A running worker.
+pub struct WorkerHandle {
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl WorkerHandle {
+    fn spawn(index: usize, config: WorkerConfig) -> Result<Self, TargetError> {
+        let (commands, mailbox) = mpsc::channel();
+        let wake = EventFd::new().map_err(|e| TargetError::system("make an eventfd", e))?;
+        let shared = Arc::new(Shared {
+            wake,
+            sleeping: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            mail: AtomicBool::new(false),
+        });
+        let (ready, started) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("nvmet-w{index}"))
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || start(&config, mailbox, shared, &ready)
+            })
+            .map_err(|e| TargetError::system("start a worker thread", e))?;
+        started.recv().unwrap_or_else(|_| {
+            Err(TargetError::system("start a worker thread", std::io::Error::other("it ended at once")))
+        })?;
+        Ok(Self { commands, shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Hands over a command. A worker that has stopped takes none.
+    pub fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.shared.mail.store(true, Ordering::Release);
+            self.notify();
+        }
+    }
+
+    /// Wakes the worker if it sleeps, after a doorbell in the page was written.
+    ///
+    /// The fence pairs with the one in `sleep.rs`: either this thread sees that the worker sleeps, or the worker sees
+    /// what this thread wrote before.
+    pub fn notify(&self) {
+        fence(Ordering::SeqCst);
+        if self.shared.sleeping.load(Ordering::Relaxed) && self.shared.sleeping.swap(false, Ordering::Relaxed)
+        {
+            self.shared.wake.signal();
+        }
+    }
+
+    fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.wake.signal();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("a worker thread panicked");
+        }
+    }
+}
+
+fn start(
+    config: &WorkerConfig,
+    mailbox: Receiver<Command>,
+    shared: Arc<Shared>,
+    ready: &Sender<Result<(), TargetError>>,
+) {
+    match crate::thread::prepare(config.cpu).and_then(|()| Worker::new(mailbox, shared)) {
+        Ok(mut worker) => {
+            // The receiver waits for exactly this message.
+            let _ = ready.send(Ok(()));
+            worker.run();
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+        }
+    }
+}
+
+/// The workers of a target.
+pub struct WorkerPool {
+    workers: Vec<WorkerHandle>,
+}
+
+impl WorkerPool {
+    /// Starts one thread for each configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::System`] if a thread cannot be started or pinned.
+    pub fn start(configs: Vec<WorkerConfig>) -> Result<Self, TargetError> {
+        let workers = configs
+            .into_iter()
+            .enumerate()
+            .map(|(index, config)| WorkerHandle::spawn(index, config))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { workers })
+    }
+
+    /// The worker that runs completion queue `cqid` of controller `key`. Neighbouring queues go to different workers.
+    pub fn for_queue(&self, key: u64, cqid: u16) -> &WorkerHandle {
+        let index = (key + u64::from(cqid)) % self.workers.len() as u64;
+        &self.workers[index as usize]
+    }
+
+    /// All workers.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &WorkerHandle> {
+        self.workers.iter()
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        self.workers.iter().for_each(WorkerHandle::stop);
+    }
+}

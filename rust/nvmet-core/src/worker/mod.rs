@@ -1,0 +1,19 @@
+//! Worker threads: they own the I/O queues and run the hot path.
+//!
+//! A completion queue and all submission queues that post to it (a group) belong to one worker at any time, so
+//! nothing in them is shared. The control thread talks to a worker by [`Command`] and is answered by [`Event`] through
+//! the controller's [`Link`]. Knows threads; must not know registers, admin commands or vfio-user.
+
+mod commands;
+mod controllers;
+mod groups;
+mod inflight;
+mod link;
+mod mailbox;
+mod namespaces;
+mod orders;
+mod run;
+mod sleep;
+
+pub use link::{CommandFailure, Event, Link};
+pub use mailbox::{Command, WorkerConfig, WorkerHandle, WorkerPool};

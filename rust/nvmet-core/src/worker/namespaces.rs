@@ -1,0 +1,138 @@
+//! The backend queues of a worker: one for each namespace, whatever the number of controllers that reach it.
+
+use std::sync::Arc;
+
+use nvmet_block::{IoError, IoQueue};
+
+use super::sleep::Sleeper;
+use crate::namespace::Namespace;
+use crate::subsystem::NamespaceMap;
+
+/// Operations that a backend queue should be able to hold. More wait in the worker.
+const DEPTH: u32 = 1024;
+
+/// A namespace as one worker sees it.
+pub struct NamespaceQueue {
+    /// The namespace.
+    pub namespace: Arc<Namespace>,
+    /// Where operations go. None if it could not be opened: commands end with Namespace Not Ready.
+    pub queue: Option<Box<dyn IoQueue>>,
+    users: u32,
+}
+
+/// The backend queues of a worker.
+#[derive(Default)]
+pub struct NamespaceQueues {
+    slots: Vec<Option<NamespaceQueue>>,
+}
+
+/// What a controller reaches: backend queue by NSID.
+#[derive(Debug, Default)]
+pub struct NamespaceIndex {
+    by_nsid: Vec<Option<usize>>,
+}
+
+impl NamespaceIndex {
+    /// The index of an NSID's backend queue, if the namespace is active.
+    pub fn get(&self, nsid: u32) -> Option<usize> {
+        *self.by_nsid.get((nsid as usize).wrapping_sub(1))?
+    }
+
+    /// The indexes of all active namespaces, by ascending NSID.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.by_nsid.iter().flatten().copied()
+    }
+}
+
+impl NamespaceQueues {
+    /// The queue at an index that a [`NamespaceIndex`] gave.
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut NamespaceQueue> {
+        self.slots.get_mut(index)?.as_mut()
+    }
+
+    /// Opens what `map` has and returns the index of it.
+    pub fn acquire(&mut self, map: &NamespaceMap, sleeper: &Sleeper) -> NamespaceIndex {
+        let mut index = NamespaceIndex::default();
+        for namespace in map.iter() {
+            let at = self.open(namespace, sleeper);
+            index.by_nsid.resize(namespace.nsid() as usize, None);
+            index.by_nsid[namespace.nsid() as usize - 1] = Some(at);
+        }
+        index
+    }
+
+    /// Gives an index back; queues that nobody uses are closed once idle.
+    pub fn release(&mut self, index: &NamespaceIndex) {
+        for at in index.iter() {
+            if let Some(slot) = self.get_mut(at) {
+                slot.users -= 1;
+            }
+        }
+        self.close_idle();
+    }
+
+    fn open(&mut self, namespace: &Arc<Namespace>, sleeper: &Sleeper) -> usize {
+        let known = self.slots.iter_mut().position(|slot| {
+            slot.as_mut()
+                .filter(|slot| slot.namespace.uid() == namespace.uid())
+                .map(|slot| slot.users += 1)
+                .is_some()
+        });
+        if let Some(at) = known {
+            return at;
+        }
+        let opened = namespace.backend().open_queue(DEPTH).map_err(|error| error.to_string());
+        let queue = match opened.and_then(|queue| {
+            if let Some(ready) = queue.ready() {
+                sleeper.watch(ready).map_err(|error| error.to_string())?;
+            }
+            Ok(queue)
+        }) {
+            Ok(queue) => Some(queue),
+            Err(error) => {
+                tracing::error!(nsid = namespace.nsid(), "namespace {}: {error}", namespace.nsid());
+                None
+            }
+        };
+        let slot = NamespaceQueue { namespace: Arc::clone(namespace), queue, users: 1 };
+        match self.slots.iter().position(Option::is_none) {
+            Some(at) => {
+                self.slots[at] = Some(slot);
+                at
+            }
+            None => {
+                self.slots.push(Some(slot));
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    /// Gives the backends what was submitted since the last call.
+    pub fn kick(&mut self) {
+        for queue in self.slots.iter_mut().flatten().filter_map(|slot| slot.queue.as_mut()) {
+            queue.kick();
+        }
+    }
+
+    /// Collects what is done into `done`.
+    pub fn reap(&mut self, done: &mut Vec<(u64, Result<(), IoError>)>) {
+        for queue in self.slots.iter_mut().flatten().filter_map(|slot| slot.queue.as_mut()) {
+            if queue.in_flight() > 0 {
+                queue.reap(&mut |tag, result| done.push((tag, result)));
+            }
+        }
+    }
+
+    /// Closes queues that no controller uses and that have nothing in flight.
+    pub fn close_idle(&mut self) {
+        for slot in &mut self.slots {
+            let idle = slot.as_ref().is_some_and(|slot| {
+                slot.users == 0 && slot.queue.as_ref().is_none_or(|queue| queue.in_flight() == 0)
+            });
+            if idle {
+                // Closing the queue's descriptor takes it out of the sleeper's set.
+                *slot = None;
+            }
+        }
+    }
+}

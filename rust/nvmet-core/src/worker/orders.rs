@@ -1,0 +1,234 @@
+//! What the control thread orders: taking queues over, giving them back, flush, abort.
+
+use nvmet_spec::command::Sqe;
+use nvmet_spec::status::Status;
+use zerocopy::FromZeros;
+
+use super::controllers::ControllerSlot;
+use super::groups::Group;
+use super::inflight::{Entry, Origin};
+use super::link::Event;
+use super::mailbox::Command;
+use super::run::Worker;
+use crate::io::decode::IoCommand;
+use crate::queue::{CompletionQueueState, SubmissionQueueState};
+
+impl Worker {
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Attach { link, page_size, max_transfer, polled, admin } => {
+                let slot = ControllerSlot::new(link, page_size, max_transfer, polled, admin);
+                match self.controllers.iter().position(Option::is_none) {
+                    Some(at) => self.controllers[at] = Some(slot),
+                    None => self.controllers.push(Some(slot)),
+                }
+            }
+            Command::AddCq { key, state } => self.add_cq(key, state),
+            Command::AddSq { key, state } => self.add_sq(key, state),
+            Command::RemoveSq { key, sqid } => self.remove_sq(key, sqid),
+            Command::RemoveCq { key, cqid } => self.remove_cq(key, cqid),
+            Command::SetShadow { key, doorbells, event_idx } => {
+                if let Some(at) = self.find(key)
+                    && let Some(controller) = self.controllers[at].as_mut()
+                {
+                    let ok = controller.set_shadow(doorbells, event_idx);
+                    controller.link.tell(Event::ShadowSet { ok });
+                }
+            }
+            Command::Abort { key, sqid, cid, token } => self.abort(key, sqid, cid, token),
+            Command::Flush { key } => self.flush(key),
+            Command::Quiesce { key } => self.quiesce(key),
+            // Reading the mail was the point: the turn goes on to look at the guest's memory.
+            Command::Refresh { key: _ } => {}
+        }
+    }
+
+    fn find(&self, key: u64) -> Option<usize> {
+        self.controllers
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(|slot| slot.link.key == key && !slot.quiescing))
+    }
+
+    fn tell(&self, controller: usize, event: Event) {
+        if let Some(slot) = self.controllers[controller].as_ref() {
+            slot.link.tell(event);
+        }
+    }
+
+    fn group_of_cq(&self, controller: usize, cqid: u16) -> Option<usize> {
+        self.groups.iter().position(|group| {
+            group
+                .as_ref()
+                .is_some_and(|group| group.controller == controller && group.cq.state().cqid == cqid)
+        })
+    }
+
+    fn place_of_sq(&self, controller: usize, sqid: u16) -> Option<(usize, usize)> {
+        self.groups.iter().enumerate().find_map(|(at, group)| {
+            let group = group.as_ref().filter(|group| group.controller == controller)?;
+            let sq = group
+                .sqs
+                .iter()
+                .position(|sq| sq.as_ref().is_some_and(|sq| sq.queue.state().sqid == sqid))?;
+            Some((at, sq))
+        })
+    }
+
+    fn add_cq(&mut self, key: u64, state: CompletionQueueState) {
+        let Some(at) = self.find(key) else { return };
+        let Some(controller) = self.controllers[at].as_mut() else { return };
+        // Backends are opened here, not by the first command.
+        controller.refresh_namespaces(&mut self.namespaces, &self.sleeper);
+        self.inflight.reserve(state.entries as usize);
+        let mut group = Group::new(at, state);
+        group.attach(controller.reader.snapshot());
+        match self.groups.iter().position(Option::is_none) {
+            Some(free) => self.groups[free] = Some(group),
+            None => self.groups.push(Some(group)),
+        }
+    }
+
+    fn add_sq(&mut self, key: u64, state: SubmissionQueueState) {
+        let Some(at) = self.find(key) else { return };
+        let Some(group) = self.group_of_cq(at, state.cqid) else { return };
+        let (Some(group), Some(controller)) = (self.groups[group].as_mut(), self.controllers[at].as_mut())
+        else {
+            return;
+        };
+        let submission = group.add(state);
+        if let Err(error) = submission.queue.attach(controller.reader.snapshot()) {
+            tracing::debug!("submission queue {} rests: {error}", state.sqid);
+        }
+    }
+
+    fn remove_sq(&mut self, key: u64, sqid: u16) {
+        let Some(at) = self.find(key) else { return };
+        let Some((group, sq)) = self.place_of_sq(at, sqid) else {
+            return self.tell(at, Event::SqRemoved { sqid });
+        };
+        if let Some(submission) = self.groups[group].as_mut().and_then(|group| group.sqs[sq].as_mut()) {
+            submission.removing = true;
+            for (_, token) in std::mem::take(&mut submission.aborts) {
+                self.tell(at, Event::Aborted { token, aborted: false });
+            }
+        }
+        let origin = Origin::Queue { group, sq };
+        let slots: Vec<u32> =
+            self.inflight.iter().filter(|(_, entry)| entry.origin == origin).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.cancel(slot, Status::ABORTED_SQ_DELETION);
+        }
+        self.after_completion(at, origin);
+    }
+
+    fn remove_cq(&mut self, key: u64, cqid: u16) {
+        let Some(at) = self.find(key) else { return };
+        if let Some(group) = self.group_of_cq(at, cqid) {
+            self.groups[group] = None;
+        }
+        self.tell(at, Event::CqRemoved { cqid });
+    }
+
+    /// Ends a command early: at once if no backend has it, else as soon as the backend lets go of it.
+    fn cancel(&mut self, slot: u32, status: Status) {
+        let tag = self.inflight.tag(slot);
+        let Some(entry) = self.inflight.get_mut(slot) else { return };
+        if entry.pending > 0 {
+            let at = entry.namespace;
+            if let Some(queue) = self.namespaces.get_mut(at).and_then(|namespace| namespace.queue.as_mut()) {
+                queue.cancel(tag);
+            }
+            return;
+        }
+        if let Some(stalled) = self.stalled.iter().position(|&other| other == slot) {
+            self.stalled.remove(stalled);
+            entry.status = status;
+            self.complete(slot);
+        }
+        // Else it is the Write of a fused pair, which its Compare takes along.
+    }
+
+    fn abort(&mut self, key: u64, sqid: u16, cid: u16, token: u32) {
+        let Some(at) = self.find(key) else { return };
+        let not_found = Event::Aborted { token, aborted: false };
+        let Some((group, sq)) = self.place_of_sq(at, sqid) else { return self.tell(at, not_found) };
+        let origin = Origin::Queue { group, sq };
+        let found = self
+            .inflight
+            .iter()
+            .find(|(_, entry)| entry.origin == origin && entry.sqe.cid() == cid && entry.abort.is_none())
+            .map(|(slot, _)| slot);
+        if let Some(slot) = found {
+            if let Some(entry) = self.inflight.get_mut(slot) {
+                entry.abort = Some(token);
+            }
+            return self.cancel(slot, Status::ABORT_REQUESTED);
+        }
+        let Some(submission) = self.groups[group].as_mut().and_then(|group| group.sqs[sq].as_mut()) else {
+            return;
+        };
+        let waiting = (0..submission.queue.pending())
+            .map_while(|ahead| submission.queue.peek(ahead))
+            .any(|sqe| u16::from_le_bytes([sqe[2], sqe[3]]) == cid);
+        if waiting && !submission.removing {
+            submission.aborts.push((cid, token));
+        } else {
+            self.tell(at, not_found);
+        }
+    }
+
+    fn flush(&mut self, key: u64) {
+        let Some(at) = self.find(key) else { return };
+        let Some(controller) = self.controllers[at].as_mut() else { return };
+        controller.refresh_namespaces(&mut self.namespaces, &self.sleeper);
+        controller.outstanding += 1;
+        let mut entry = Entry::new(at, Origin::Flush, None, Sqe::new_zeroed());
+        entry.command = Some(IoCommand::Flush);
+        self.start(entry);
+    }
+
+    /// Drops all queues of a controller. What backends still have becomes nobody's.
+    fn quiesce(&mut self, key: u64) {
+        let Some(at) = self.find(key) else { return };
+        if let Some(controller) = self.controllers[at].as_mut() {
+            controller.quiescing = true;
+        }
+        for group in &mut self.groups {
+            if group.as_ref().is_some_and(|group| group.controller == at) {
+                *group = None;
+            }
+        }
+        let slots: Vec<u32> =
+            self.inflight.iter().filter(|(_, entry)| entry.controller == at).map(|(slot, _)| slot).collect();
+        for &slot in &slots {
+            if let Some(entry) = self.inflight.get_mut(slot) {
+                entry.origin = Origin::Orphan;
+            }
+        }
+        for slot in slots {
+            self.cancel(slot, Status::ABORTED_SQ_DELETION);
+        }
+        self.after_completion(at, Origin::Orphan);
+    }
+
+    /// Whether a removal that waited for commands in flight is over.
+    pub(super) fn after_completion(&mut self, at: usize, origin: Origin) {
+        if let Origin::Queue { group, sq } = origin
+            && let Some(slot) = self.groups[group].as_mut().map(|group| &mut group.sqs[sq])
+            && let Some(submission) = slot.as_ref()
+            && submission.removing
+            && submission.in_flight == 0
+        {
+            let sqid = submission.queue.state().sqid;
+            *slot = None;
+            self.tell(at, Event::SqRemoved { sqid });
+        }
+        let over = |slot: &ControllerSlot| slot.quiescing && slot.outstanding == 0;
+        if self.controllers[at].as_ref().is_some_and(over)
+            && let Some(controller) = self.controllers[at].take()
+        {
+            self.namespaces.release(&controller.index);
+            controller.link.tell(Event::Quiesced);
+        }
+    }
+}

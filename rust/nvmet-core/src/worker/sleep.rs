@@ -1,0 +1,58 @@
+//! How a worker sleeps: on its own eventfd and the descriptors of its backends.
+//!
+//! The hand-shake: the worker says that it sleeps, fences, looks once more at everything that could have changed, and
+//! only then waits. Whoever changes something writes it, fences, and wakes the worker if it says that it sleeps.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use rustix::event::Timespec;
+use rustix::event::epoll;
+
+use super::mailbox::Shared;
+use crate::error::TargetError;
+
+/// Waits for work.
+pub struct Sleeper {
+    epoll: OwnedFd,
+    shared: Arc<Shared>,
+}
+
+impl Sleeper {
+    pub fn new(shared: Arc<Shared>) -> Result<Self, TargetError> {
+        let system = |error| TargetError::system("make an epoll instance", error);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system)?;
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&epoll, shared.wake.as_fd(), data, epoll::EventFlags::IN).map_err(system)?;
+        Ok(Self { epoll, shared })
+    }
+
+    /// Also wakes when `fd` is readable, until it is closed.
+    pub fn watch(&self, fd: BorrowedFd<'_>) -> Result<(), TargetError> {
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(1), epoll::EventFlags::IN)
+            .map_err(|error| TargetError::system("watch a backend", error))
+    }
+
+    /// Sleeps unless `has_work` finds something after the worker has said that it sleeps; at most `limit`.
+    pub fn sleep(&self, limit: Option<Duration>, has_work: impl FnOnce() -> bool) {
+        self.shared.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if !has_work() {
+            self.wait(limit);
+        }
+        self.shared.sleeping.store(false, Ordering::Relaxed);
+    }
+
+    fn wait(&self, limit: Option<Duration>) {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let none = epoll::EventData::new_u64(0);
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: none }; 8];
+        // An interrupted wait is a spurious wake-up like any other.
+        let woken = epoll::wait(&self.epoll, events.as_mut_slice(), limit.as_ref()).unwrap_or(0);
+        if events.iter().take(woken).any(|event| event.data.u64() == 0) {
+            self.shared.wake.drain();
+        }
+    }
+}
