@@ -185,11 +185,13 @@ impl Client {
     /// Any [`ClientError`].
     pub fn region_info(&mut self, index: u32) -> Result<ClientRegion, ClientError> {
         let mut argsz = size_of::<wire::RegionInfo>() as u32;
+        let mut asked = 0;
         let (info, reply, fd) = loop {
             let ask = wire::RegionInfo { argsz, index, ..Default::default() };
             let (reply, fds) = self.exchange.call(command::DEVICE_GET_REGION_INFO, &[ask.as_bytes()], &[])?;
             let (info, _) = prefix::<wire::RegionInfo>(&reply)?;
-            if info.argsz <= argsz {
+            asked += 1;
+            if info.argsz <= argsz || asked == 2 {
                 break (info, reply, fds.into_iter().next());
             }
             argsz = info.argsz;
