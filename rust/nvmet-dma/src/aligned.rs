@@ -12,6 +12,7 @@ pub const ALIGNMENT: usize = 4096;
 #[derive(Debug)]
 pub struct AlignedBuf {
     base: NonNull<u8>,
+    len: usize,
     layout: Layout,
 }
 
@@ -33,7 +34,7 @@ impl AlignedBuf {
         // SAFETY: the layout's size is not zero.
         let base = unsafe { alloc::alloc_zeroed(layout) };
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, layout })
+        Ok(Self { base, len, layout })
     }
 }
 
@@ -41,15 +42,15 @@ impl Deref for AlignedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the allocation has that many initialised bytes, and the borrow is ours.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.layout.size()) }
+        // SAFETY: the allocation has at least that many initialised bytes, and the borrow is ours.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.layout.size()) }
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }
 

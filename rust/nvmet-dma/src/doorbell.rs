@@ -74,7 +74,7 @@ impl DoorbellPage {
     /// [`DmaError::OutOfBounds`].
     pub fn read_bytes(&self, offset: usize, dst: &mut [u8]) -> Result<(), DmaError> {
         match <&mut [u8; 4]>::try_from(&mut *dst) {
-            Ok(dword) if offset % 4 == 0 => *dword = self.mapping.load_u32(offset)?.to_le_bytes(),
+            Ok(dword) if offset.is_multiple_of(4) => *dword = self.mapping.load_u32(offset)?.to_le_bytes(),
             _ => self.mapping.read_bytes(offset, dst)?,
         }
         Ok(())
@@ -87,7 +87,9 @@ impl DoorbellPage {
     /// [`DmaError::OutOfBounds`].
     pub fn write_bytes(&self, offset: usize, src: &[u8]) -> Result<(), DmaError> {
         match <[u8; 4]>::try_from(src) {
-            Ok(dword) if offset % 4 == 0 => self.mapping.store_u32(offset, u32::from_le_bytes(dword)),
+            Ok(dword) if offset.is_multiple_of(4) => {
+                self.mapping.store_u32(offset, u32::from_le_bytes(dword))
+            }
             _ => self.mapping.write_bytes(offset, src),
         }
     }

@@ -70,14 +70,6 @@ pub enum DmaError {
         /// Size of the file in bytes.
         file_size: u64,
     },
-    /// The region does not start at a page of the file, so it cannot be mapped.
-    #[error("offset {offset:#x} of the file and address {iova:#x} differ within a 4-byte word")]
-    OffsetMisaligned {
-        /// Guest address of the region.
-        iova: u64,
-        /// Offset in the file, in bytes.
-        offset: u64,
-    },
     /// The descriptor is not one of shareable memory.
     #[error("the descriptor cannot be mapped: {reason}")]
     NotMappable {
@@ -166,7 +158,6 @@ impl DmaError {
             | Self::RegionWraps { .. }
             | Self::OffsetWraps { .. }
             | Self::FileTooShort { .. }
-            | Self::OffsetMisaligned { .. }
             | Self::NotMappable { .. }
             | Self::OutOfBounds { .. }
             | Self::Misaligned { .. } => libc::EINVAL,

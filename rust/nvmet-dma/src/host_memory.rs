@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::doorbell::sealed_memory;
 use crate::error::DmaError;
-use crate::mapping::{Mapping, page_size};
+use crate::mapping::Mapping;
+use crate::memory::file::inspect;
 use crate::sigbus;
 
 /// Memory that is made here and shared by descriptor.
@@ -48,19 +49,21 @@ impl MappedArea {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if the range is empty, not page aligned or not inside the file; those of `fstat` and `mmap`.
-    pub fn new(fd: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<Self> {
-        let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        if len == 0 || offset % page_size() as u64 != 0 {
-            return refuse("a mapped area starts at a page and has at least one byte");
+    /// [`DmaError::NotMappable`], [`DmaError::EmptyRegion`], [`DmaError::FileTooShort`]; [`DmaError::MapFailed`], also
+    /// with `EINVAL` for an offset inside of a page.
+    pub fn new(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Self, DmaError> {
+        if len == 0 {
+            return Err(DmaError::EmptyRegion { iova: 0 });
         }
-        let size = u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0);
-        if offset.checked_add(len as u64).is_none_or(|end| end > size) {
-            return refuse("the area is not inside the file");
+        let facts = inspect(fd, true)?;
+        if offset.checked_add(len as u64).is_none_or(|end| end > facts.size) {
+            return Err(DmaError::FileTooShort { offset, size: len as u64, file_size: facts.size });
         }
         sigbus::install();
         let poison = Some(Arc::new(AtomicBool::new(false)));
-        Ok(Self { mapping: Mapping::of_file(fd, offset, len, true, page_size(), poison)? })
+        let mapping = Mapping::of_file(fd, offset, len, true, facts.page_size, poison)
+            .map_err(|errno| DmaError::MapFailed { errno: errno.raw_os_error() })?;
+        Ok(Self { mapping })
     }
 
     /// Whether the file has vanished under the mapping, at least in part.

@@ -20,6 +20,8 @@ pub(crate) struct Mapping {
     id: u64,
     base: NonNull<u8>,
     len: usize,
+    /// `len`, rounded up to whole pages of the file: what the kernel has mapped.
+    mapped: usize,
     writable: bool,
     /// Declared before `poison`: the guard's entry points to it.
     guard: Option<sigbus::Registration>,
@@ -50,15 +52,14 @@ impl Mapping {
         let base = unsafe {
             rustix::mm::mmap(ptr::null_mut(), len, prot, MapFlags::SHARED | MapFlags::NORESERVE, file, offset)
         }?;
-        let mut mapping = Self::own(base, len, writable)?;
+        let mapped = len.next_multiple_of(page_size);
+        let mut mapping = Self::own(base, len, mapped, writable)?;
         mapping.guard = poison.as_ref().map(|flag| {
             // SAFETY: the mapping is ours, and its drop removes the registration before unmapping it and before
             // letting go of the flag.
-            unsafe { sigbus::Registration::new(mapping.base.as_ptr().addr(), len, page_size, flag) }
+            unsafe { sigbus::Registration::new(mapping.base.as_ptr().addr(), mapped, page_size, flag) }
         });
         mapping.poison = poison;
-        // Guest memory has no place in our core dumps; a refusal changes nothing else.
-        let _ = mapping.advise(0, len, Advice::LinuxDontDump);
         Ok(mapping)
     }
 
@@ -73,14 +74,17 @@ impl Mapping {
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )
         }?;
-        Self::own(base, len, true)
+        Self::own(base, len, len.next_multiple_of(page_size()), true)
     }
 
-    fn own(base: *mut std::ffi::c_void, len: usize, writable: bool) -> Result<Self, Errno> {
+    fn own(base: *mut std::ffi::c_void, len: usize, mapped: usize, writable: bool) -> Result<Self, Errno> {
         let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { id, base, len, writable, guard: None, poison: None })
+        let mapping = Self { id, base, len, mapped, writable, guard: None, poison: None };
+        // A guest's memory and data have no place in our core dumps; a refusal changes nothing else.
+        let _ = mapping.advise(0, len, Advice::LinuxDontDump);
+        Ok(mapping)
     }
 
     /// Unique in the process; never used again.
@@ -121,7 +125,7 @@ impl Mapping {
     /// The address of a dword at `offset`, which must be a multiple of 4.
     #[inline]
     fn dword(&self, offset: usize) -> Result<*mut u8, DmaError> {
-        if offset % 4 != 0 {
+        if !offset.is_multiple_of(4) {
             return Err(DmaError::Misaligned { at: offset as u64 });
         }
         self.at(offset, 4)
@@ -191,7 +195,7 @@ impl Drop for Mapping {
         drop(self.guard.take());
         // SAFETY: the mapping is ours and nobody can reach it any more: every user holds it by reference or `Arc`.
         // A failure could only mean a wrong range and leaves the mapping in place.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.mapped) };
         debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
     }
 }

@@ -11,6 +11,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
+#[cfg(test)]
+mod tests;
+
 /// Entries in one link of the list.
 const CHUNK: usize = 64;
 /// Pages that are replaced one by one; then the rest of the mapping goes at once, so that a client cannot use up the
@@ -125,6 +128,8 @@ impl Drop for Registration {
 
 /// Installs the guard, once for the process. Whoever makes a [`crate::DmaSpace`] gets it by itself; a program that
 /// installs a SIGBUS handler of its own does so before, and keeps it for every address that is not guest memory.
+///
+/// A thread that touches guest memory must not block SIGBUS: the kernel kills a process that faults with it blocked.
 pub fn install() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {

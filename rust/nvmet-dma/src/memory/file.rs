@@ -16,23 +16,23 @@ const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 
 /// What makes two descriptors the same file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId {
-    pub(super) dev: u64,
-    pub(super) ino: u64,
+pub(crate) struct FileId {
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
 }
 
 /// A file that passed the checks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct FileFacts {
-    pub(super) id: FileId,
+pub(crate) struct FileFacts {
+    pub(crate) id: FileId,
     /// Size in bytes, now.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// Size of the pages that a mapping of it is made of: offset and length of a mapping are multiples.
-    pub(super) page_size: usize,
+    pub(crate) page_size: usize,
 }
 
 /// Checks that `fd` is memory that can be mapped with the wanted access.
-pub(super) fn inspect(fd: BorrowedFd<'_>, writable: bool) -> Result<FileFacts, DmaError> {
+pub(crate) fn inspect(fd: BorrowedFd<'_>, writable: bool) -> Result<FileFacts, DmaError> {
     let refuse = |reason| Err(DmaError::NotMappable { reason });
     let failed = |errno: rustix::io::Errno| DmaError::MapFailed { errno: errno.raw_os_error() };
     let stat = rustix::fs::fstat(fd).map_err(failed)?;
@@ -56,5 +56,5 @@ pub(super) fn inspect(fd: BorrowedFd<'_>, writable: bool) -> Result<FileFacts, D
         _ => page_size(),
     };
     let size = u64::try_from(stat.st_size).unwrap_or(0);
-    Ok(FileFacts { id: FileId { dev: stat.st_dev as u64, ino: stat.st_ino as u64 }, size, page_size })
+    Ok(FileFacts { id: FileId { dev: stat.st_dev, ino: stat.st_ino }, size, page_size })
 }

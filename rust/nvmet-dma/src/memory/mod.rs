@@ -9,7 +9,7 @@
 //!
 //! What it may know: addresses, sizes, files. What it must not: what the bytes mean.
 
-mod file;
+pub(crate) mod file;
 mod scratch;
 mod segments;
 mod snapshot;

@@ -62,11 +62,9 @@ impl<'b> SegmentBuilder<'b> {
     /// that is refused; [`DmaError::TooManySegments`], [`DmaError::TooLong`]. The transfer is then to be given up.
     #[inline]
     pub fn push(&mut self, iova: u64, len: usize) -> Result<(), DmaError> {
-        self.account(len)?;
-        let Self { buf, snapshot, direction, last_mapping, .. } = self;
-        snapshot
-            .table()
-            .pieces(iova, len, direction.access(), snapshot.hint(), |piece| buf.append(piece, last_mapping))
+        self.check_room(len)?;
+        let (snapshot, access) = (self.snapshot, self.direction.access());
+        snapshot.table().pieces(iova, len, access, snapshot.hint(), |piece| self.append(piece))
     }
 
     /// Adds `len` bytes that are thrown away (SGL Bit Bucket descriptor, NVMe Base 2.0 §4.1.2.2).
@@ -79,13 +77,12 @@ impl<'b> SegmentBuilder<'b> {
         if self.direction != Direction::ToGuest {
             return Err(DmaError::WrongDirection);
         }
-        self.account(len)?;
+        self.check_room(len)?;
         let host = scratch()?;
         let mut left = len;
         while left > 0 {
             let now = left.min(SCRATCH_LEN);
-            self.last_mapping = NO_MAPPING;
-            self.buf.append(Piece { host, len: now, mapping: NO_MAPPING }, &mut self.last_mapping)?;
+            self.append(Piece { host, len: now, mapping: NO_MAPPING })?;
             left -= now;
         }
         Ok(())
@@ -118,32 +115,29 @@ impl<'b> SegmentBuilder<'b> {
     }
 
     #[inline]
-    fn account(&mut self, len: usize) -> Result<(), DmaError> {
+    fn check_room(&self, len: usize) -> Result<(), DmaError> {
         let limit = self.buf.max_bytes;
-        if len > limit - self.bytes {
-            return Err(DmaError::TooLong { limit });
-        }
-        self.bytes += len;
-        Ok(())
+        if len > limit - self.bytes { Err(DmaError::TooLong { limit }) } else { Ok(()) }
     }
-}
 
-impl SegmentBuf {
+    /// Adds a piece, or makes the last one longer if both lie in one mapping and touch.
     #[inline]
-    fn append(&mut self, piece: Piece, last_mapping: &mut u32) -> Result<(), DmaError> {
+    fn append(&mut self, piece: Piece) -> Result<(), DmaError> {
+        let limit = self.buf.max_segments;
+        let iovecs = &mut self.buf.iovecs;
         if piece.mapping != NO_MAPPING
-            && piece.mapping == *last_mapping
-            && let Some(last) = self.iovecs.last_mut()
+            && piece.mapping == self.last_mapping
+            && let Some(last) = iovecs.last_mut()
             && last.iov_base.addr() + last.iov_len == piece.host.as_ptr().addr()
         {
             last.iov_len += piece.len;
-            return Ok(());
+        } else if iovecs.len() >= limit {
+            return Err(DmaError::TooManySegments { limit });
+        } else {
+            iovecs.push(libc::iovec { iov_base: piece.host.as_ptr().cast(), iov_len: piece.len });
+            self.last_mapping = piece.mapping;
         }
-        if self.iovecs.len() >= self.max_segments {
-            return Err(DmaError::TooManySegments { limit: self.max_segments });
-        }
-        *last_mapping = piece.mapping;
-        self.iovecs.push(libc::iovec { iov_base: piece.host.as_ptr().cast(), iov_len: piece.len });
+        self.bytes += piece.len;
         Ok(())
     }
 }

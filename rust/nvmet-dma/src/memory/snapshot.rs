@@ -175,6 +175,11 @@ impl Snapshot {
         Window::new(self, iova, len, access)
     }
 
+    #[cfg(test)]
+    pub(super) fn mapping_count(&self) -> usize {
+        self.0.table.mappings.len()
+    }
+
     /// The host ranges behind this table, for registration with the kernel. A range's `id` is unique in the
     /// process: two tables that name the same id mean the same mapping.
     pub(crate) fn mappings(&self) -> impl Iterator<Item = MappedRange> + '_ {

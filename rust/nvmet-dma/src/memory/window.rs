@@ -33,15 +33,15 @@ pub struct Window {
 
 impl Window {
     pub(super) fn new(snapshot: &Snapshot, iova: u64, len: usize, access: Access) -> Result<Self, DmaError> {
-        if iova % 4 != 0 {
+        if !iova.is_multiple_of(4) {
             return Err(DmaError::Misaligned { at: iova });
         }
         let mut parts: Vec<Part> = Vec::new();
-        let mut start = 0;
+        let mut start = 0_usize;
         let mut last_mapping = None;
         snapshot.table().pieces(iova, len, access, snapshot.hint(), |piece| {
             let address = piece.host.as_ptr().addr();
-            if address % 4 != 0 || start % 4 != 0 {
+            if !address.is_multiple_of(4) || !start.is_multiple_of(4) {
                 return Err(DmaError::Misaligned { at: iova.wrapping_add(start as u64) });
             }
             match parts.last_mut() {
@@ -236,7 +236,7 @@ impl Window {
     /// but the last have a length that is one, so a dword never lies across two.
     #[inline]
     fn dword(&self, offset: usize) -> Result<NonNull<u8>, DmaError> {
-        if offset % 4 != 0 {
+        if !offset.is_multiple_of(4) {
             return Err(DmaError::Misaligned { at: offset as u64 });
         }
         if let Some(host) = self.first_part(offset, 4) {
