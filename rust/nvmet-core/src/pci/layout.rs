@@ -4,7 +4,7 @@
 //! ```text
 //! 000 type 0 header   040 Power Management   050 MSI-X   080 PCI Express   100 Device Serial Number, or none
 //! ```
-//! Everything between is read-only zero. Sections are of the PCI Express Base Specification, 6.0.
+//! Everything between is read-only zero. Sections are of the PCI Express Base Specification, 5.0.
 //!
 //! May know: register offsets and bits. Must not know: who reads or writes them, or what follows from it.
 
