@@ -49,7 +49,7 @@ pub struct SegmentBuilder<'b> {
     snapshot: &'b Snapshot,
     direction: Direction,
     bytes: usize,
-    last_mapping: u32,
+    last_mapping: u64,
 }
 
 impl<'b> SegmentBuilder<'b> {

@@ -289,8 +289,6 @@ impl DmaSpace {
     /// Publishes a table of the regions as they are now, and remembers the one that it replaces.
     fn publish(&mut self) {
         self.generation += 1;
-        let index: BTreeMap<u64, u32> =
-            self.files.iter().zip(0..).map(|(file, index)| (file.mapping.id(), index)).collect();
         let regions = self.entries.iter().map(|(&iova, entry)| Region {
             iova,
             last: iova + (entry.size - 1),
@@ -298,11 +296,7 @@ impl DmaSpace {
                 // SAFETY: `source` put the region inside the mapping.
                 unsafe { source.mapping.base().add(source.start) }
             }),
-            mapping: entry
-                .source
-                .as_ref()
-                .and_then(|source| index.get(&source.mapping.id()).copied())
-                .unwrap_or(NO_MAPPING),
+            mapping: entry.source.as_ref().map_or(NO_MAPPING, |source| source.mapping.id()),
             access: entry.access,
         });
         let table = DmaTable {

@@ -12,8 +12,8 @@ use super::Access;
 use crate::error::DmaError;
 use crate::mapping::Mapping;
 
-/// Marks a region that has no mapping.
-pub(super) const NO_MAPPING: u32 = u32::MAX;
+/// In place of a mapping's id where there is no mapping: ids start at 1.
+pub(super) const NO_MAPPING: u64 = 0;
 
 /// A region, as the data side needs it.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +24,8 @@ pub(super) struct Region {
     pub(super) last: u64,
     /// Host address of the first byte; `None` for a region without a file.
     pub(super) host: Option<NonNull<u8>>,
-    /// Index of the mapping in the table.
-    pub(super) mapping: u32,
+    /// Id of the mapping, or [`NO_MAPPING`].
+    pub(super) mapping: u64,
     /// What the device may do.
     pub(super) access: Access,
 }
@@ -37,8 +37,8 @@ pub(super) struct Piece {
     pub(super) host: NonNull<u8>,
     /// Length in bytes, never zero.
     pub(super) len: usize,
-    /// Index of the mapping it lies in.
-    pub(super) mapping: u32,
+    /// Id of the mapping it lies in.
+    pub(super) mapping: u64,
 }
 
 /// Calls the owner when it is dropped: a field of its own, so that it can be the last one to go.
