@@ -154,7 +154,9 @@ def text(report: Mapping[str, Any]) -> str:
         if summary[direction]["ios"]:
             lines += _direction(direction, summary[direction])
     if verify := report["verify"]:
-        lines.append(f"  verify: {verify['blocks']} blocks written and read back, {verify['mismatched']} wrong")
+        lines.append(
+            f"  verify: {verify['blocks']} blocks written and read back, {verify['mismatched']} wrong"
+        )
     return "\n".join(lines)
 
 

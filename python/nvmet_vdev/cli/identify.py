@@ -45,21 +45,37 @@ def command(socket: str, output: str) -> None:
 
 def text(drive: Mapping[str, Any]) -> str:
     """A drive as people read it."""
-    controller, namespaces = drive["controller"], drive["namespaces"]
-    return f"{_controller(controller)}\n\n{_namespaces(namespaces)}"
+    return f"{_controller(drive)}\n\n{_namespaces(drive['namespaces'])}"
 
 
-def _controller(controller: Mapping[str, Any]) -> str:
-    return fields([(name.replace("_", " "), str(value)) for name, value in controller.items()])
+def _controller(drive: Mapping[str, Any]) -> str:
+    controller, pci = drive["controller"], drive["pci"]
+    # MDTS is a power of two in units of the smallest memory page, 4 KiB for every controller of a PC.
+    transfer = format_size(4096 << controller["mdts"]) if controller["mdts"] else "no limit"
+    return fields(
+        [
+            ("model", controller["model"]),
+            ("serial", controller["serial"]),
+            ("firmware", controller["firmware"]),
+            ("NQN", controller["subnqn"]),
+            ("NVMe version", controller["version"]),
+            ("controller ID", str(controller["controller_id"])),
+            ("PCI ID", f"{pci['vendor']:04x}:{pci['device']:04x} revision {pci['revision']:02x}"),
+            ("I/O queues", f"{drive['io_queues']} of {drive['max_queue_entries']} entries"),
+            ("largest transfer", transfer),
+            ("write cache", "volatile" if controller["volatile_write_cache"] else "none"),
+            ("doorbells", drive["doorbells"]),
+        ]
+    )
 
 
 def _namespaces(namespaces: list[Mapping[str, Any]]) -> str:
     if not namespaces:
         return "no namespaces"
     return table(
-        ["nsid", "size", "block", "uuid"],
+        ["NSID", "size", "block", "UUID"],
         [
-            [str(one["nsid"]), format_size(one["size"]), str(one["block_size"]), str(one["uuid"])]
+            [str(one["nsid"]), format_size(one["size"]), str(one["block_size"]), one["uuid"] or "none"]
             for one in namespaces
         ],
     )

@@ -12,25 +12,21 @@ use std::{
 };
 
 use nvmet_host::{
-    Drive, HostConfig, HostError,
+    Drive, DriveInfo, HostConfig, HostError,
     bench::{self, BenchConfig, BenchResult, Progress, Rw},
 };
 use pyo3::prelude::*;
 
 use crate::error::{self, DeviceError};
 
-#[derive(serde::Serialize)]
-struct Identity {
-    controller: nvmet_host::ControllerInfo,
-    namespaces: Vec<nvmet_host::NamespaceInfo>,
-}
-
-/// What the drive behind `socket` says about itself, as a JSON object with `controller` and `namespaces`.
+/// What the drive behind `socket` says about itself: a `DriveInfo` as a JSON object.
 #[pyfunction]
 pub fn identify(py: Python<'_>, socket: &str) -> PyResult<String> {
-    let found = py.detach(|| -> Result<Identity, HostError> {
+    let found = py.detach(|| -> Result<DriveInfo, HostError> {
         let mut drive = Drive::attach(socket, HostConfig::default())?;
-        Ok(Identity { controller: drive.controller_info()?, namespaces: drive.namespaces()? })
+        let info = drive.info()?;
+        drive.detach()?;
+        Ok(info)
     });
     json(&found.map_err(error::host)?)
 }
@@ -87,8 +83,7 @@ impl Bench {
         thread::Builder::new()
             .name("bench".into())
             .spawn(move || {
-                let result = Drive::attach(&socket, HostConfig::default())
-                    .and_then(|mut drive| bench::run(&mut drive, &config, &seen));
+                let result = load(&socket, &config, &seen);
                 // Nobody listens any more when Python has dropped the object.
                 let _ = sender.send(result);
             })
@@ -147,6 +142,16 @@ impl Bench {
         };
         true
     }
+}
+
+fn load(socket: &str, config: &BenchConfig, progress: &Progress) -> Result<BenchResult, HostError> {
+    let usual = HostConfig::default();
+    // The controller grants I/O queues once; ask for what the jobs need.
+    let io_queues = u16::try_from(config.numjobs).unwrap_or(u16::MAX).max(usual.io_queues);
+    let mut drive = Drive::attach(socket, HostConfig { io_queues, ..usual })?;
+    let report = bench::run(&mut drive, config, progress)?;
+    drive.detach()?;
+    Ok(report)
 }
 
 fn json(value: &impl serde::Serialize) -> PyResult<String> {
