@@ -1,5 +1,7 @@
 //! What can go wrong with guest memory, for the control side (mapping) and for the data side (reaching it).
 
+use std::io;
+
 use thiserror::Error;
 
 use crate::memory::Direction;
@@ -77,7 +79,7 @@ pub enum DmaError {
         reason: &'static str,
     },
     /// The kernel refused to map the file.
-    #[error("mapping the file failed: {}", std::io::Error::from_raw_os_error(*.errno))]
+    #[error("mapping the file failed: {}", io::Error::from_raw_os_error(*.errno))]
     MapFailed {
         /// The kernel's errno.
         errno: i32,
@@ -162,5 +164,15 @@ impl DmaError {
             | Self::OutOfBounds { .. }
             | Self::Misaligned { .. } => libc::EINVAL,
         }
+    }
+}
+
+impl From<DmaError> for io::Error {
+    fn from(error: DmaError) -> Self {
+        let kind = match error {
+            DmaError::MapFailed { errno } => Self::from_raw_os_error(errno).kind(),
+            _ => io::ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
     }
 }

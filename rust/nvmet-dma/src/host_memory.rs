@@ -49,21 +49,19 @@ impl MappedArea {
     ///
     /// # Errors
     ///
-    /// [`DmaError::NotMappable`], [`DmaError::EmptyRegion`], [`DmaError::FileTooShort`]; [`DmaError::MapFailed`], also
-    /// with `EINVAL` for an offset inside of a page.
-    pub fn new(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Self, DmaError> {
+    /// `InvalidInput` if the range is empty, starts inside of a page or is not inside of the file, or if the descriptor
+    /// is not one of memory; those of `fstat` and `mmap`.
+    pub fn new(fd: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<Self> {
         if len == 0 {
-            return Err(DmaError::EmptyRegion { iova: 0 });
+            return Err(DmaError::EmptyRegion { iova: 0 }.into());
         }
         let facts = inspect(fd, true)?;
         if offset.checked_add(len as u64).is_none_or(|end| end > facts.size) {
-            return Err(DmaError::FileTooShort { offset, size: len as u64, file_size: facts.size });
+            return Err(DmaError::FileTooShort { offset, size: len as u64, file_size: facts.size }.into());
         }
         sigbus::install();
         let poison = Some(Arc::new(AtomicBool::new(false)));
-        let mapping = Mapping::of_file(fd, offset, len, true, facts.page_size, poison)
-            .map_err(|errno| DmaError::MapFailed { errno: errno.raw_os_error() })?;
-        Ok(Self { mapping })
+        Ok(Self { mapping: Mapping::of_file(fd, offset, len, true, facts.page_size, poison)? })
     }
 
     /// Whether the file has vanished under the mapping, at least in part.

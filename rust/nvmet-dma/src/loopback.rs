@@ -4,7 +4,6 @@
 
 use std::io;
 
-use crate::error::DmaError;
 use crate::host_memory::SharedMemory;
 use crate::memory::{Access, DmaHandle, DmaSpace};
 
@@ -23,14 +22,12 @@ impl LoopbackMemory {
     ///
     /// # Errors
     ///
-    /// As [`SharedMemory::new`]; a refusal to map as `InvalidInput`.
+    /// As [`SharedMemory::new`].
     pub fn new(len: usize) -> io::Result<Self> {
         let memory = SharedMemory::new(len)?;
         let mut space = DmaSpace::new(|| {});
         let fd = memory.fd().try_clone_to_owned()?;
-        space
-            .map(Self::IOVA, memory.len() as u64, 0, Access::READ_WRITE, Some(fd))
-            .map_err(|error: DmaError| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        space.map(Self::IOVA, memory.len() as u64, 0, Access::READ_WRITE, Some(fd))?;
         Ok(Self { space, memory })
     }
 
