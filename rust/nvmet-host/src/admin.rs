@@ -1,0 +1,151 @@
+//! Admin commands by name. Each sends one command and turns a bad status into [`HostError::Command`].
+
+use crate::{Drive, HostError, SqeExt, doorbell::ShadowPages, transfer::Data};
+use nvmet_spec::command::{
+    AbortCdw10, AdminOpcode, Cqe, GetLogPageCdw10, GetLogPageCdw11, IdentifyCdw10, NSID_ALL, Sqe,
+};
+use std::sync::Arc;
+
+/// Bytes of an Identify data structure (Base §5.17).
+pub const IDENTIFY_BYTES: usize = 4096;
+/// Feature Identifier of Number of Queues (Base §5.27.1.5).
+const FID_NUMBER_OF_QUEUES: u8 = 0x07;
+
+impl Drive {
+    /// Sends an admin command that has to succeed.
+    ///
+    /// # Errors
+    /// [`HostError::Command`] with the status, and those of [`admin`](Self::admin).
+    pub fn admin_ok(&mut self, sqe: Sqe, data: Data<'_>) -> Result<Cqe, HostError> {
+        let name = AdminOpcode::try_from(sqe.opcode()).map_or("admin command", AdminOpcode::name);
+        let completion = self.admin(sqe, data)?;
+        if completion.status().is_success() {
+            Ok(completion)
+        } else {
+            Err(HostError::command(name, completion))
+        }
+    }
+
+    /// Identify (Base §5.17) with `cns` for `nsid`: 4096 bytes.
+    ///
+    /// # Errors
+    /// As [`admin_ok`](Self::admin_ok).
+    pub fn identify(&mut self, cns: u8, nsid: u32) -> Result<Vec<u8>, HostError> {
+        let mut data = vec![0; IDENTIFY_BYTES];
+        let sqe = Sqe::new(AdminOpcode::Identify, 0, nsid)
+            .with_cdw10(IdentifyCdw10::new().with_cns(cns).into_bits());
+        self.admin_ok(sqe, Data::In(&mut data))?;
+        Ok(data)
+    }
+
+    /// Get Log Page (Base §5.16): `len` bytes (a multiple of 4) of log `lid` from `offset` on. `rae` retains the
+    /// asynchronous event that the log belongs to.
+    ///
+    /// # Errors
+    /// As [`admin_ok`](Self::admin_ok).
+    pub fn get_log_page(
+        &mut self,
+        lid: u8,
+        nsid: u32,
+        len: usize,
+        offset: u64,
+        rae: bool,
+    ) -> Result<Vec<u8>, HostError> {
+        let Some(numd_z) = u32::try_from(len / 4).ok().and_then(|numd| numd.checked_sub(1)) else {
+            return Err(HostError::argument("a log page is read in 4 bytes to 16 GiB"));
+        };
+        let mut data = vec![0; len / 4 * 4];
+        let cdw10 = GetLogPageCdw10::new().with_lid(lid).with_rae(rae).with_numdl(numd_z as u16);
+        let sqe = Sqe::new(AdminOpcode::GetLogPage, 0, nsid)
+            .with_cdw10(cdw10.into_bits())
+            .with_cdw11(GetLogPageCdw11::new().with_numdu((numd_z >> 16) as u16).into_bits())
+            .with_cdw12(offset as u32)
+            .with_cdw13((offset >> 32) as u32);
+        self.admin_ok(sqe, Data::In(&mut data))?;
+        Ok(data)
+    }
+
+    /// Get Features (Base §5.15): DW0 of the completion. `sel` is the Select field: 0 current, 1 default, 2 saved, 3
+    /// supported capabilities. `data` takes the data structure of features that have one.
+    ///
+    /// # Errors
+    /// As [`admin_ok`](Self::admin_ok).
+    pub fn get_features(&mut self, fid: u8, sel: u8, nsid: u32, data: Data<'_>) -> Result<u32, HostError> {
+        let cdw10 = u32::from(fid) | u32::from(sel & 7) << 8;
+        let sqe = Sqe::new(AdminOpcode::GetFeatures, 0, nsid).with_cdw10(cdw10);
+        self.admin_ok(sqe, data).map(|completion| completion.dw0)
+    }
+
+    /// Set Features (Base §5.27) with value `cdw11`: DW0 of the completion. `save` is the SV bit.
+    ///
+    /// # Errors
+    /// As [`admin_ok`](Self::admin_ok).
+    pub fn set_features(
+        &mut self,
+        fid: u8,
+        save: bool,
+        nsid: u32,
+        cdw11: u32,
+        data: Data<'_>,
+    ) -> Result<u32, HostError> {
+        let cdw10 = u32::from(fid) | u32::from(save) << 31;
+        let sqe = Sqe::new(AdminOpcode::SetFeatures, 0, nsid).with_cdw10(cdw10).with_cdw11(cdw11);
+        self.admin_ok(sqe, data).map(|completion| completion.dw0)
+    }
+
+    /// Asks for `pairs` I/O queue pairs (Number of Queues, Base §5.27.1.5) and gives how many there may be.
+    ///
+    /// # Errors
+    /// As [`admin_ok`](Self::admin_ok).
+    pub fn set_number_of_queues(&mut self, pairs: u16) -> Result<u16, HostError> {
+        // FFFFh is no legal 0's based value.
+        let wanted_z = u32::from(pairs.clamp(1, 0xFFFF) - 1);
+        let granted =
+            self.set_features(FID_NUMBER_OF_QUEUES, false, 0, wanted_z | wanted_z << 16, Data::None)?;
+        let granted_z = (granted & 0xFFFF).min(granted >> 16);
+        Ok(u16::try_from(granted_z + 1).unwrap_or(u16::MAX).min(pairs))
+    }
+
+    /// Abort (Base §5.1) of command `cid` of queue `sqid`: whether it was aborted.
+    ///
+    /// # Errors
+    /// As [`admin_ok`](Self::admin_ok).
+    pub fn abort(&mut self, sqid: u16, cid: u16) -> Result<bool, HostError> {
+        let cdw10 = AbortCdw10::new().with_sqid(sqid).with_cid(cid).into_bits();
+        let completion = self.admin_ok(Sqe::new(AdminOpcode::Abort, 0, 0).with_cdw10(cdw10), Data::None)?;
+        Ok(completion.dw0 & 1 == 0)
+    }
+
+    /// Keep Alive (Base §5.18).
+    ///
+    /// # Errors
+    /// As [`admin_ok`](Self::admin_ok).
+    pub fn keep_alive(&mut self) -> Result<(), HostError> {
+        self.admin_ok(Sqe::new(AdminOpcode::KeepAlive, 0, 0), Data::None).map(drop)
+    }
+
+    /// Doorbell Buffer Config (Base §5.11): from now on doorbells are rung through shadow pages, on the admin queue and
+    /// on queues that are made later.
+    ///
+    /// # Errors
+    /// As [`admin_ok`](Self::admin_ok); [`HostError::Argument`] when I/O queues exist already.
+    pub fn use_shadow_doorbells(&mut self) -> Result<(), HostError> {
+        if !self.sqids.is_empty() || !self.cqids.is_empty() {
+            return Err(HostError::argument("shadow doorbells must be set up before I/O queues are created"));
+        }
+        let page = self.config.page_size as usize;
+        let pages = ShadowPages {
+            shadow: Arc::new(self.memory.allocate(page)?),
+            event_idx: Arc::new(self.memory.allocate(page)?),
+        };
+        let mut sqe = Sqe::new(AdminOpcode::DoorbellBufferConfig, 0, 0);
+        (sqe.prp1, sqe.prp2) = (pages.shadow.iova(), pages.event_idx.iova());
+        self.admin_ok(sqe, Data::None)?;
+        self.admin.use_shadow(&pages)?;
+        self.shadow = Some(pages);
+        Ok(())
+    }
+
+    /// Flush of all namespaces' data is an I/O command; this is the NSID that stands for all of them (Base §3.2.1.2).
+    pub const ALL_NAMESPACES: u32 = NSID_ALL;
+}
