@@ -30,7 +30,7 @@ MAY_USE: dict[str, set[str]] = {
 # The modules of nvmet-core from the bottom up; a module uses its own rank and those below.
 CORE_RANKS: tuple[frozenset[str], ...] = (
     frozenset({"error", "stats"}),
-    frozenset({"queue", "pci", "irq"}),
+    frozenset({"queue", "pci", "irq", "thread"}),
     frozenset({"io", "subsystem", "namespace"}),
     frozenset({"worker"}),
     frozenset({"controller"}),
