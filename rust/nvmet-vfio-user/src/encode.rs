@@ -120,3 +120,63 @@ pub fn irq_info(out: &mut Vec<u8>, to: &Header, index: u32, info: &IrqInfo) {
 fn reply_header(to: &Header, size: usize) -> Header {
     Header { id: to.id, command: to.command, size: size as u32, flags: flags::TYPE_REPLY, errno: 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use zerocopy::FromBytes;
+
+    use super::*;
+    use crate::device::{RegionFlags, RegionMmap};
+
+    const TO: Header = Header { id: 9, command: 5, size: 48, flags: 0, errno: 0 };
+
+    fn mapped(size: u64) -> RegionInfo {
+        let fd = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+        let mmap = Some(RegionMmap { fd, file_offset: 0x7000, offset: 0x1000, size: 0x1000 });
+        RegionInfo { size, flags: RegionFlags { read: true, write: true }, mmap }
+    }
+
+    fn region(argsz: u32, info: &RegionInfo, can_send_fd: bool) -> (usize, wire::RegionInfo, bool) {
+        let mut out = Vec::new();
+        let with_fd = region_info(&mut out, &TO, 3, argsz, info, can_send_fd);
+        let (header, body) = Header::read_from_prefix(&out).unwrap();
+        assert_eq!((header.size as usize, header.id, header.flags), (out.len(), 9, flags::TYPE_REPLY));
+        assert!(body.len() <= argsz as usize, "the room is never exceeded");
+        (body.len(), wire::RegionInfo::read_from_prefix(body).unwrap().0, with_fd)
+    }
+
+    #[test]
+    fn a_mapping_is_described_in_full_only_where_there_is_room() {
+        let (len, info, with_fd) = region(63, &mapped(0x4000), true);
+        assert_eq!((len, info.argsz, info.flags, info.cap_offset, with_fd), (32, 64, 7, 0, false));
+        let (len, info, with_fd) = region(64, &mapped(0x4000), true);
+        assert_eq!((len, info.argsz, info.flags, info.cap_offset, with_fd), (64, 64, 15, 32, true));
+        assert_eq!((info.index, info.offset), (3, 0x7000));
+    }
+
+    #[test]
+    fn there_is_no_mapping_without_a_file_or_a_region() {
+        let (len, info, with_fd) = region(4064, &mapped(0x4000), false);
+        assert_eq!((len, info.argsz, info.flags, with_fd), (32, 32, 3, false));
+        let (len, info, with_fd) = region(4064, &mapped(0), true);
+        assert_eq!((len, info.argsz, info.flags, info.size, with_fd), (32, 32, 0, 0, false));
+    }
+
+    #[test]
+    fn an_error_is_a_header_and_nothing_else() {
+        let mut out = vec![1; 500];
+        error(&mut out, &TO, Errno::NOENT);
+        let header = Header::read_from_bytes(&out).unwrap();
+        assert_eq!(header, Header { id: 9, command: 5, size: 16, flags: 0x21, errno: 2 });
+    }
+
+    #[test]
+    fn what_a_device_does_not_fill_in_reads_as_ones() {
+        let mut out = vec![0; 500];
+        let access = wire::RegionAccess { offset: 8, region: 0, count: 3 };
+        region_read(&mut out, &TO, &access)[0] = 5;
+        assert_eq!((out.len(), &out[32..]), (35, &[5, 0xff, 0xff][..]));
+    }
+}

@@ -24,6 +24,8 @@ use slot::{Slot, Token};
 
 /// Events taken from epoll at once.
 const EVENTS: usize = 64;
+/// Longest wait at a time: kernels before 5.11 count milliseconds in 31 bits.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// What epoll reports for the eventfd. Devices count from 0 and never come this far.
 const WAKE: u64 = u64::MAX;
 
@@ -160,7 +162,7 @@ impl Reactor {
 
     fn timeout(&self) -> Option<rustix::event::Timespec> {
         let due = self.slots.values().filter_map(Slot::due).chain(self.stop_by).min()?;
-        let left = due.saturating_duration_since(Instant::now());
+        let left = due.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
         Some(rustix::event::Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),

@@ -118,6 +118,20 @@ fn a_worker_thread_can_finish_a_pending_operation() {
 }
 
 #[test]
+fn a_deadline_alone_finishes_a_pending_operation() {
+    let served = Served::new();
+    let device = served.add("one", |toy| toy);
+    let mut peer = Peer::ready(&served.path("one"));
+    for _ in 0..5 {
+        let at = Instant::now() + Duration::from_millis(20);
+        device.call(move |toy| toy.finish_at = Some(at)).unwrap();
+        peer.send(&message(20, command::REGION_WRITE, 0, &write(BAR0, SLOW, &[1])));
+        assert_eq!(peer.reply().0.id, 20);
+        assert!(Instant::now() >= at);
+    }
+}
+
+#[test]
 fn a_panic_closes_one_connection_and_the_device_goes_on() {
     let served = Served::new();
     let device = served.add("one", |toy| toy);

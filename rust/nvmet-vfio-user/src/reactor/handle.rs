@@ -141,10 +141,23 @@ impl ReactorHandle {
         listener: Listener,
         make: impl FnOnce(Waker) -> D,
     ) -> Result<DeviceHandle<D>, ReactorError> {
+        self.try_add(listener, |waker| Ok(make(waker)))
+    }
+
+    /// As [`add`](Self::add), for a device that may fail to be built; then nothing is served.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make` and of [`add`](Self::add).
+    pub fn try_add<D: Device, E: From<ReactorError>>(
+        &self,
+        listener: Listener,
+        make: impl FnOnce(Waker) -> Result<D, E>,
+    ) -> Result<DeviceHandle<D>, E> {
         self.check_thread()?;
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let flag = Arc::new(AtomicBool::new(false));
-        let device = Box::new(make(Waker { flag: flag.clone(), shared: self.shared.clone() }));
+        let device = Box::new(make(Waker { flag: flag.clone(), shared: self.shared.clone() })?);
         let (done, added) = sync_channel(1);
         self.send(Command::Add { id, device, listener, flag, done })?;
         added.recv().unwrap_or(Err(ReactorError::Stopped))?;

@@ -46,6 +46,7 @@ pub struct Toy {
     pub slow_detach: bool,
     pub slow_unmap: bool,
     pub panic_on_detach: bool,
+    pub finish_at: Option<Instant>,
     pub log: Log,
     pub client: Option<ClientInfo>,
 }
@@ -65,6 +66,7 @@ impl Toy {
             slow_detach: false,
             slow_unmap: false,
             panic_on_detach: false,
+            finish_at: None,
             log: Log::default(),
             client: None,
         }
@@ -196,12 +198,15 @@ impl Device for Toy {
         Outcome::Done
     }
 
-    fn poll(&mut self, _now: Instant) -> Outcome {
+    fn poll(&mut self, now: Instant) -> Outcome {
+        if self.finish_at.take_if(|at| *at <= now).is_some() {
+            self.pending = false;
+        }
         if self.pending { Outcome::Pending } else { Outcome::Done }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        None
+        self.finish_at
     }
 }
 
