@@ -9,6 +9,8 @@
 //! | [`wire`] | structures and constants as they lie on the socket | bytes |
 //! | [`caps`] | the JSON of VERSION | bytes, text |
 //! | [`decode`], [`encode`] | message → typed request, answer → message; pure and total | [`wire`] |
+//! | [`framing`] | where a message begins and ends, free of I/O | [`wire`], [`decode`] |
+//! | `session`, `connection` | what one client may do; its socket, its one message, its one reply | all but the reactor |
 //! | [`device`] | the seam that a device implements | nothing of sockets |
 //! | [`listener`] | a socket file: bind, stale files, mode, removal | the file system |
 //! | [`reactor`] | one thread that serves many devices | all of the above |
