@@ -1,7 +1,5 @@
 //! What can go wrong for the operator: every variant is one line that says what, where and what to do.
 
-use std::path::PathBuf;
-
 /// An error of the operator's doing: configuration, sockets, resources.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -19,11 +17,9 @@ pub enum TargetError {
     #[error(transparent)]
     Backend(#[from] nvmet_block::BackendError),
     /// The socket cannot be listened on.
-    #[error("{path}: {reason}")]
+    #[error("{reason}")]
     Listen {
-        /// The socket's path.
-        path: PathBuf,
-        /// Why, and what to do.
+        /// Which socket, why, and what to do.
         reason: String,
     },
     /// The operating system refused a resource.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use nvmet_dma::{Access, DmaError, DoorbellPage, Snapshot, Window};
+use nvmet_spec::registers;
 
 /// A doorbell that was written with something that is no index of its queue (AER 01/00h and 01/01h; Base 2.0, 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +55,18 @@ pub struct Doorbells {
     shadow: Option<Shadow>,
 }
 
-/// Index of a doorbell in the page and, times four, its offset in a shadow buffer (stride CAP.DSTRD = 0).
+/// Bytes of the page: as BAR0 has them, registers (here unused) and then one page of doorbells. A client that maps
+/// doorbells finds them at the offset that they have in BAR0.
+pub const DOORBELL_PAGE_SIZE: usize = 0x2000;
+
+/// Index of a doorbell among doorbells and, times four, its offset in a shadow buffer (stride CAP.DSTRD = 0).
 fn index(qid: u16, completion: bool) -> usize {
     usize::from(qid) * 2 + usize::from(completion)
+}
+
+/// Index of a doorbell register in the page.
+pub fn register_index(qid: u16, completion: bool) -> usize {
+    registers::DOORBELL_BASE as usize / 4 + index(qid, completion)
 }
 
 impl Doorbells {
@@ -76,10 +86,9 @@ impl Doorbells {
     }
 
     fn load(&self, qid: u16, completion: bool) -> u32 {
-        let index = index(qid, completion);
         let value = match &self.shadow {
-            Some(shadow) => shadow.doorbells.load_u32(index * 4),
-            None => self.page.load(index),
+            Some(shadow) => shadow.doorbells.load_u32(index(qid, completion) * 4),
+            None => self.page.load(register_index(qid, completion)),
         };
         // The number of queues is bounded by the size of a page, so there is a value. Bits 31:16 are reserved.
         value.unwrap_or(0) & 0xffff

@@ -7,7 +7,7 @@ mod doorbell;
 mod submission;
 
 pub use completion::{CompletionQueue, CompletionQueueState, Permit};
-pub use doorbell::{Doorbells, InvalidDoorbell, Shadow};
+pub use doorbell::{DOORBELL_PAGE_SIZE, Doorbells, InvalidDoorbell, Shadow, register_index};
 pub use submission::{SubmissionQueue, SubmissionQueueState};
 
 /// Bytes of a submission queue entry.

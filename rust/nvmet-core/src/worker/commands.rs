@@ -32,6 +32,9 @@ impl Worker {
     pub(super) fn poll_group(&mut self, at: usize) -> bool {
         let Some(group) = self.groups[at].as_mut() else { return false };
         let Some(controller) = self.controllers[group.controller].as_ref() else { return false };
+        if !controller.link.is_running() {
+            return false;
+        }
         let (before, link) = (group.cq.state().head, &controller.link);
         if let Some(invalid) = group.read_head(&controller.doorbells) {
             link.tell(Event::InvalidDoorbell(invalid));

@@ -7,7 +7,7 @@ use nvmet_dma::DmaReader;
 use super::link::{Event, Link};
 use super::namespaces::{NamespaceIndex, NamespaceQueues};
 use super::sleep::Sleeper;
-use crate::queue::{Doorbells, Shadow};
+use crate::queue::{Doorbells, Shadow, register_index};
 use crate::stats::Batch;
 use crate::subsystem::NamespaceMap;
 
@@ -118,8 +118,8 @@ impl ControllerSlot {
     /// Looks at the admin doorbells in the mapped page, if this worker is to; true if they moved.
     pub fn poll_admin(&mut self) -> bool {
         let Some(seen) = self.admin_seen else { return false };
-        let load = |index| self.link.page.load(index).unwrap_or(0);
-        let now = (load(0), load(1));
+        let load = |completion| self.link.page.load(register_index(0, completion)).unwrap_or(0);
+        let now = (load(false), load(true));
         if now == seen {
             return false;
         }

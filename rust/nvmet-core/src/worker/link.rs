@@ -1,6 +1,7 @@
 //! What a controller and the workers that run its queues share.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -90,6 +91,7 @@ pub struct Link {
     pub subsystem: Arc<Subsystem>,
     /// Counters.
     pub stats: Stats,
+    running: AtomicBool,
     failures: Mutex<Failures>,
     events: Sender<Event>,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -106,8 +108,24 @@ impl Link {
         events: Sender<Event>,
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
-        let (stats, failures) = (Stats::default(), Mutex::default());
-        Self { key, dma, page, vectors, subsystem, stats, failures, events, wake }
+        let (stats, running, failures) = (Stats::default(), AtomicBool::new(false), Mutex::default());
+        Self { key, dma, page, vectors, subsystem, stats, running, failures, events, wake }
+    }
+
+    /// A key that no other link of this process has.
+    pub fn next_key() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether commands may be fetched: PCI Bus Master Enable, and no fatal status.
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Lets workers fetch commands, or not.
+    pub fn set_running(&self, running: bool) {
+        self.running.store(running, Ordering::Release);
     }
 
     /// Tells the control thread. A controller that is gone hears nothing.

@@ -154,13 +154,19 @@ impl WorkerHandle {
         fence(Ordering::SeqCst);
         if self.shared.sleeping.load(Ordering::Relaxed) && self.shared.sleeping.swap(false, Ordering::Relaxed)
         {
-            self.shared.wake.signal();
+            self.rouse();
+        }
+    }
+
+    fn rouse(&self) {
+        if let Err(error) = self.shared.wake.signal() {
+            tracing::error!("a worker cannot be woken: {error}");
         }
     }
 
     fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.wake.signal();
+        self.rouse();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()

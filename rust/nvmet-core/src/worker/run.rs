@@ -166,7 +166,9 @@ impl Worker {
             shared.mail.load(Ordering::Acquire)
                 || shared.stop.load(Ordering::Acquire)
                 || groups.iter().flatten().any(|group| {
-                    controllers[group.controller].as_ref().is_some_and(|c| group.has_work(&c.doorbells))
+                    controllers[group.controller]
+                        .as_ref()
+                        .is_some_and(|c| c.link.is_running() && group.has_work(&c.doorbells))
                 })
         });
     }

@@ -52,7 +52,8 @@ impl Sleeper {
         // An interrupted wait is a spurious wake-up like any other.
         let woken = epoll::wait(&self.epoll, events.as_mut_slice(), limit.as_ref()).unwrap_or(0);
         if events.iter().take(woken).any(|event| event.data.u64() == 0) {
-            self.shared.wake.drain();
+            // Nothing to read is as good as read.
+            let _ = self.shared.wake.drain();
         }
     }
 }

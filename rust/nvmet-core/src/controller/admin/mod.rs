@@ -1,0 +1,326 @@
+//! Admin commands (NVMe Base 2.0, 5).
+//!
+//! This file decides which module answers and moves the data. What the answers are stands in the modules, which know
+//! neither guest memory nor threads.
+
+mod error_log;
+mod events;
+mod features;
+mod identify;
+mod logs;
+mod queue_commands;
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use nvmet_dma::SegmentBuf;
+use nvmet_dma::memory::Direction;
+use nvmet_spec::aer::{AsyncEvent, EventType};
+use nvmet_spec::command::{
+    AdminOpcode, DoorbellBufferConfig, GetFeaturesCdw10, GetLogPageCdw10, GetLogPageCdw11, GetLogPageCdw14,
+    IdentifyCdw10, IdentifyCdw11, SetFeaturesCdw10, Sqe, get_log_page_length, get_log_page_offset,
+};
+use nvmet_spec::status::Status;
+
+use self::error_log::ErrorLog;
+use self::events::AsyncEvents;
+use self::features::{Features, SetRequest};
+use self::logs::{ChangedNamespaces, LogView};
+use super::admin_queue::Waiting;
+use super::{Controller, ControllerLimits, HostIdentity, MAX_TRANSFER};
+use crate::io::execute::{Context, map_data};
+use crate::io::dma_status;
+use crate::queue::InvalidDoorbell;
+use crate::subsystem::NamespaceMap;
+
+/// How an admin command is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// With Dword 0 or an error, now.
+    Now(Result<u32, Status>),
+    /// When a worker has answered.
+    Later(Waiting),
+    /// When there is an event: Asynchronous Event Request.
+    Kept,
+}
+
+/// What admin commands read and change.
+pub struct AdminState {
+    host: HostIdentity,
+    namespaces: Arc<NamespaceMap>,
+    changed: ChangedNamespaces,
+    features: Features,
+    events: AsyncEvents,
+    error_log: ErrorLog,
+    shadow: Option<DoorbellBufferConfig>,
+    aborting: u32,
+    next_token: u32,
+    keep_alive: Option<Instant>,
+    pending_deadline: Option<Instant>,
+    segments: SegmentBuf,
+    started: Instant,
+}
+
+impl AdminState {
+    /// The state after power on.
+    pub fn new(limits: &ControllerLimits, host: HostIdentity, namespaces: Arc<NamespaceMap>) -> Self {
+        Self {
+            features: Features::new(limits, host.id),
+            host,
+            namespaces,
+            changed: ChangedNamespaces::default(),
+            events: AsyncEvents::new(),
+            error_log: ErrorLog::default(),
+            shadow: None,
+            aborting: 0,
+            next_token: 0,
+            keep_alive: None,
+            pending_deadline: None,
+            segments: SegmentBuf::new(MAX_SEGMENTS, MAX_TRANSFER as usize),
+            started: Instant::now(),
+        }
+    }
+
+    /// The namespaces that the host was last told of.
+    pub fn namespaces(&self) -> &Arc<NamespaceMap> {
+        &self.namespaces
+    }
+
+    /// Takes a new map over and notes for the host what changed.
+    pub fn namespaces_changed(&mut self, namespaces: Arc<NamespaceMap>) {
+        let changed = self.namespaces.changed_from(&namespaces);
+        self.namespaces = namespaces;
+        if changed.is_empty() {
+            return;
+        }
+        self.changed.add(&changed);
+        if self.features.async_event_config().namespace_attribute() {
+            self.events.raise(AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED);
+        }
+    }
+
+    /// The controller was enabled.
+    pub fn enabled(&mut self) {
+        self.restart_keep_alive();
+    }
+
+    /// Controller Level Reset.
+    pub fn reset(&mut self) {
+        self.features.reset();
+        self.events.reset();
+        self.changed = ChangedNamespaces::default();
+        self.shadow = None;
+        self.aborting = 0;
+        self.keep_alive = None;
+        self.pending_deadline = None;
+    }
+
+    /// The shadow doorbells that the host configured.
+    pub fn shadow(&self) -> Option<DoorbellBufferConfig> {
+        self.shadow
+    }
+
+    /// The completion of an outstanding Asynchronous Event Request, if there is something to tell.
+    pub fn next_event(&mut self) -> Option<(u16, u32)> {
+        self.events.next()
+    }
+
+    /// When something has to be looked at.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.keep_alive, self.pending_deadline].into_iter().flatten().min()
+    }
+
+    /// Remembers the earliest deadline of a command that waits.
+    pub fn set_pending_deadline(&mut self, deadline: Option<Instant>) {
+        self.pending_deadline = deadline;
+    }
+
+    /// Whether the host has been silent for longer than it said (NVMe Base 2.0, 3.9).
+    pub fn keep_alive_expired(&mut self, now: Instant) -> bool {
+        let expired = self.keep_alive.is_some_and(|deadline| deadline <= now);
+        if expired {
+            self.keep_alive = None;
+        }
+        expired
+    }
+
+    fn restart_keep_alive(&mut self) {
+        let timeout = self.features.keep_alive();
+        self.keep_alive = (!timeout.is_zero()).then(|| Instant::now() + timeout);
+    }
+}
+
+impl Controller {
+    pub(super) fn execute_admin(&mut self, sqe: &Sqe) -> Answer {
+        let Ok(opcode) = AdminOpcode::try_from(sqe.opcode()) else {
+            return Answer::Now(Err(Status::INVALID_OPCODE.with_dnr()));
+        };
+        let answer = match opcode {
+            AdminOpcode::Identify => self.identify(sqe),
+            AdminOpcode::GetLogPage => self.get_log_page(sqe),
+            AdminOpcode::GetFeatures => self.get_features(sqe),
+            AdminOpcode::SetFeatures => self.set_features(sqe),
+            AdminOpcode::KeepAlive => {
+                self.admin.restart_keep_alive();
+                Ok(0)
+            }
+            AdminOpcode::AsynchronousEventRequest => match self.admin.events.request(sqe.cid()) {
+                Ok(()) => return Answer::Kept,
+                Err(status) => Err(status),
+            },
+            AdminOpcode::CreateIoCq => self.create_cq(sqe),
+            AdminOpcode::CreateIoSq => self.create_sq(sqe),
+            AdminOpcode::DeleteIoCq => return self.delete_cq(sqe),
+            AdminOpcode::DeleteIoSq => return self.delete_sq(sqe),
+            AdminOpcode::Abort => return self.abort(sqe),
+            AdminOpcode::DoorbellBufferConfig => return self.doorbell_buffer_config(sqe),
+            _ => Err(Status::INVALID_OPCODE.with_dnr()),
+        };
+        Answer::Now(answer)
+    }
+
+    fn identify(&mut self, sqe: &Sqe) -> Result<u32, Status> {
+        let (cdw10, cdw11) = (IdentifyCdw10::from_bits(sqe.cdw10), IdentifyCdw11::from_bits(sqe.cdw11));
+        let view = identify::View {
+            subsystem: &self.subsystem,
+            namespaces: &self.admin.namespaces,
+            cntlid: self.cntlid,
+            limits: &self.limits,
+            vid: self.pci_ids.0,
+            ssvid: self.pci_ids.1,
+            vwc: self.admin.namespaces.iter().any(|namespace| namespace.features().volatile_write_cache),
+        };
+        let data = identify::identify(&view, cdw10.cns(), cdw10.cntid(), cdw11.csi(), sqe.nsid)?;
+        self.to_host(sqe, data.as_slice())?;
+        Ok(0)
+    }
+
+    fn get_log_page(&mut self, sqe: &Sqe) -> Result<u32, Status> {
+        let (cdw10, cdw11) = (GetLogPageCdw10::from_bits(sqe.cdw10), GetLogPageCdw11::from_bits(sqe.cdw11));
+        if GetLogPageCdw14::from_bits(sqe.cdw14).ot() {
+            // No log page has an index (Identify Controller LPA).
+            return Err(Status::INVALID_FIELD.with_dnr());
+        }
+        self.gather_failures();
+        let stats = self.link.stats.read();
+        let admin = &self.admin;
+        let view = LogView {
+            stats: &stats,
+            error_log: &admin.error_log,
+            changed: &admin.changed,
+            uptime: admin.started.elapsed(),
+            firmware: &self.subsystem.config().firmware,
+        };
+        let page = logs::log_page(&view, cdw10.lid(), cdw10.lsp(), sqe.nsid)?;
+        let offset = get_log_page_offset(sqe.cdw12, sqe.cdw13);
+        let wanted = get_log_page_length(cdw10, cdw11);
+        // An offset beyond the page is an error, and has to be a dword's (NVMe Base 2.0, 5.16.1).
+        let rest = usize::try_from(offset).ok().and_then(|offset| page.get(offset..));
+        let Some(rest) = rest.filter(|_| offset % 4 == 0) else {
+            return Err(Status::INVALID_FIELD.with_dnr());
+        };
+        let wanted = usize::try_from(wanted).ok().filter(|&wanted| wanted as u64 <= MAX_TRANSFER);
+        let wanted = wanted.ok_or(Status::INVALID_FIELD.with_dnr())?;
+        // What is asked for beyond the end of the page reads 0.
+        let mut data = vec![0; wanted];
+        let there = rest.len().min(wanted);
+        data[..there].copy_from_slice(&rest[..there]);
+        self.to_host(sqe, &data)?;
+        if !cdw10.rae() {
+            self.admin.log_was_read(cdw10.lid());
+        }
+        Ok(0)
+    }
+
+    fn get_features(&mut self, sqe: &Sqe) -> Result<u32, Status> {
+        let cdw10 = GetFeaturesCdw10::from_bits(sqe.cdw10);
+        let features = &self.admin.features;
+        let value = features.get(cdw10.fid(), cdw10.sel(), sqe.cdw11, sqe.nsid, SystemTime::now())?;
+        if !value.data.is_empty() {
+            self.to_host(sqe, &value.data)?;
+        }
+        Ok(value.dw0)
+    }
+
+    fn set_features(&mut self, sqe: &Sqe) -> Result<u32, Status> {
+        let cdw10 = SetFeaturesCdw10::from_bits(sqe.cdw10);
+        let mut data = vec![0; Features::data_len(cdw10.fid(), sqe.cdw11)];
+        if !data.is_empty() {
+            self.from_host(sqe, &mut data)?;
+        }
+        let request = SetRequest {
+            fid: cdw10.fid(),
+            save: cdw10.sv(),
+            nsid: sqe.nsid,
+            cdw11: sqe.cdw11,
+            cdw12: sqe.cdw12,
+            data: &data,
+            queues_exist: !self.queues.is_empty(),
+        };
+        let dw0 = self.admin.features.set(request, SystemTime::now())?;
+        if cdw10.fid() == nvmet_spec::feature::FeatureId::KeepAliveTimer as u8 {
+            self.admin.restart_keep_alive();
+        }
+        Ok(dw0)
+    }
+
+    /// Copies `data` to where the command's PRPs point.
+    fn to_host(&mut self, sqe: &Sqe, data: &[u8]) -> Result<(), Status> {
+        let mut context = admin_context(&mut self.reader, &mut self.admin.segments, self.registers.cc.page_size());
+        let segments = map_data(sqe, &mut context, data.len() as u64, Direction::ToGuest)?;
+        segments.write_from(0, data).map_err(|error| dma_status(&error))
+    }
+
+    /// Copies what the command's PRPs point to, once.
+    fn from_host(&mut self, sqe: &Sqe, data: &mut [u8]) -> Result<(), Status> {
+        let mut context = admin_context(&mut self.reader, &mut self.admin.segments, self.registers.cc.page_size());
+        let segments = map_data(sqe, &mut context, data.len() as u64, Direction::FromGuest)?;
+        segments.read_to(0, data).map_err(|error| dma_status(&error))
+    }
+
+    /// Takes the failures that workers noted into the Error Information log.
+    fn gather_failures(&mut self) {
+        let (failures, dropped) = self.link.take_failures();
+        self.admin.error_log.add_dropped(dropped);
+        for failure in failures {
+            self.admin.error_log.add(&failure);
+        }
+    }
+
+    /// Error log entry and asynchronous event for a doorbell written with nonsense (NVMe Base 2.0, 5.2; 5.16.1.2).
+    pub(super) fn invalid_doorbell(&mut self, invalid: InvalidDoorbell) {
+        self.gather_failures();
+        self.admin.error_log.add_doorbell(invalid);
+        self.admin.events.raise(match invalid {
+            InvalidDoorbell::Register { .. } => AsyncEvent::INVALID_DOORBELL_REGISTER,
+            InvalidDoorbell::Value { .. } => AsyncEvent::INVALID_DOORBELL_VALUE,
+        });
+    }
+}
+
+impl AdminState {
+    /// The host has read a log page and lets its events come again.
+    fn log_was_read(&mut self, lid: u8) {
+        use nvmet_spec::log::Lid;
+        match Lid::try_from(lid) {
+            Ok(Lid::ErrorInformation) => self.events.clear(EventType::Error),
+            Ok(Lid::SmartHealth) => self.events.clear(EventType::SmartHealth),
+            Ok(Lid::ChangedNamespaceList) => {
+                self.changed = ChangedNamespaces::default();
+                self.events.clear(EventType::Notice);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Segments that the data of one admin command may have: a page list for the largest log page.
+const MAX_SEGMENTS: usize = 1024;
+
+fn admin_context<'a>(
+    reader: &'a mut nvmet_dma::DmaReader,
+    segments: &'a mut SegmentBuf,
+    page_size: u32,
+) -> Context<'a> {
+    Context { snapshot: reader.snapshot(), segments, page_size: u64::from(page_size), max_transfer: MAX_TRANSFER }
+}

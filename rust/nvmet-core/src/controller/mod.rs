@@ -1,0 +1,299 @@
+//! The controller: registers, state machine, admin queue (NVMe Base 2.0, 3).
+//!
+//! Runs on the control thread and gives the I/O queues to workers. Knows nothing of vfio-user: it is driven by
+//! register accesses, [`Controller::poll`] and a deadline. Its state is plain data, apart from the channels to workers.
+
+mod admin;
+mod admin_queue;
+mod lifecycle;
+mod queues;
+mod registers;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nvmet_dma::{DmaHandle, DmaReader, DoorbellPage};
+use nvmet_spec::registers::{DOORBELL_BASE, Doorbell};
+
+use self::admin::AdminState;
+use self::admin_queue::AdminQueue;
+use self::lifecycle::{Phase, Shutdown};
+use self::queues::QueueTable;
+use self::registers::Registers;
+use crate::error::TargetError;
+use crate::irq::Vectors;
+use crate::queue::{DOORBELL_PAGE_SIZE, Doorbells, InvalidDoorbell, register_index};
+use crate::stats::Batch;
+use crate::subsystem::Subsystem;
+use crate::worker::{Event, Link, WorkerPool};
+
+/// The most I/O queues: their doorbells and the admin queue's fill a page of 4096 bytes, and so do shadow doorbells.
+pub const MAX_IO_QUEUES: u16 = 511;
+/// MDTS in bytes.
+pub const MAX_TRANSFER: u64 = 1 << 20;
+
+/// What a controller is to be like.
+#[derive(Clone, Debug)]
+pub struct ControllerLimits {
+    /// I/O queue pairs, 1 to [`MAX_IO_QUEUES`].
+    pub queues: u16,
+    /// Entries of an I/O queue, 2 to 65536.
+    pub entries: u32,
+}
+
+impl ControllerLimits {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] naming the value that is out of range.
+    pub fn check(&self) -> Result<(), TargetError> {
+        if self.queues == 0 || self.queues > MAX_IO_QUEUES {
+            return Err(TargetError::config("queues", self.queues, format!("use 1 to {MAX_IO_QUEUES}")));
+        }
+        if !(2..=65536).contains(&self.entries) {
+            return Err(TargetError::config("queue size", self.entries, "use 2 to 65536 entries"));
+        }
+        Ok(())
+    }
+}
+
+/// Whose controller it is: the host that it belongs to (design: identity is configured, stable, never zero).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostIdentity {
+    /// The host's NQN.
+    pub nqn: String,
+    /// The 128-bit Host Identifier.
+    pub id: [u8; 16],
+}
+
+/// A controller of a subsystem.
+pub struct Controller {
+    limits: ControllerLimits,
+    pci_ids: (u16, u16),
+    cntlid: u16,
+    subsystem: Arc<Subsystem>,
+    link: Arc<Link>,
+    pool: Arc<WorkerPool>,
+    events: Receiver<Event>,
+    reader: DmaReader,
+    page: Arc<DoorbellPage>,
+    doorbells: Doorbells,
+    registers: Registers,
+    phase: Phase,
+    shutdown: Option<Shutdown>,
+    bus_master: bool,
+    polled: bool,
+    admin_queue: Option<AdminQueue>,
+    queues: QueueTable,
+    admin: AdminState,
+}
+
+impl Controller {
+    /// A controller after power on. `pci_ids` are the PCI Vendor ID and Subsystem Vendor ID. `wake` rouses the control thread to call [`poll`](Self::poll), from any thread.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] for limits out of range or a full subsystem, [`TargetError::System`] for a doorbell
+    /// page that cannot be made.
+    #[expect(clippy::too_many_arguments, reason = "one call, by the device")]
+    pub fn new(
+        limits: ControllerLimits,
+        pci_ids: (u16, u16),
+        host: HostIdentity,
+        subsystem: Arc<Subsystem>,
+        pool: Arc<WorkerPool>,
+        dma: DmaHandle,
+        vectors: Arc<Vectors>,
+        wake: impl Fn() + Send + Sync + Clone + 'static,
+    ) -> Result<Self, TargetError> {
+        limits.check()?;
+        let page = DoorbellPage::new(DOORBELL_PAGE_SIZE).map_err(|e| TargetError::system("make the doorbell page", e))?;
+        let page = Arc::new(page);
+        let cntlid = subsystem.join(wake.clone())?;
+        let (sender, events) = channel();
+        let link = Arc::new(Link::new(
+            Link::next_key(),
+            dma,
+            Arc::clone(&page),
+            vectors,
+            Arc::clone(&subsystem),
+            sender,
+            Box::new(wake),
+        ));
+        let namespaces = subsystem.namespaces();
+        Ok(Self {
+            registers: Registers::new(limits.entries),
+            admin: AdminState::new(&limits, host, namespaces),
+            reader: link.dma.reader(),
+            doorbells: Doorbells::new(Arc::clone(&page)),
+            limits,
+            pci_ids,
+            cntlid,
+            subsystem,
+            link,
+            pool,
+            events,
+            page,
+            phase: Phase::Disabled,
+            shutdown: None,
+            bus_master: false,
+            polled: false,
+            admin_queue: None,
+            queues: QueueTable::default(),
+        })
+    }
+
+    /// Controller Identifier.
+    pub fn cntlid(&self) -> u16 {
+        self.cntlid
+    }
+
+    /// The doorbell page, for mapping.
+    pub fn doorbell_page(&self) -> &Arc<DoorbellPage> {
+        &self.page
+    }
+
+    /// Counters of the I/O queues.
+    pub fn stats(&self) -> Batch {
+        self.link.stats.read()
+    }
+
+    /// Whether a client writes doorbells through a mapping, so that no message tells of them.
+    pub fn set_polled(&mut self, polled: bool) {
+        self.polled = polled;
+    }
+
+    /// Follows the Bus Master Enable bit: without it the controller reads and writes no guest memory on its own.
+    pub fn set_bus_master(&mut self, enabled: bool) {
+        self.bus_master = enabled;
+        self.link.set_running(enabled);
+        if enabled {
+            self.pool.iter().for_each(|worker| worker.notify());
+            self.run_admin_queue();
+        }
+    }
+
+    /// The guest's memory has changed: everybody lets go of the old map.
+    pub fn memory_changed(&mut self) {
+        let snapshot = self.reader.snapshot();
+        if let Some(queue) = &mut self.admin_queue {
+            queue.attach(snapshot);
+        }
+        self.attach_shadow();
+        self.refresh_workers();
+        self.run_admin_queue();
+    }
+
+    /// Reads BAR0.
+    pub fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        let registers = data.len().min(DOORBELL_BASE.saturating_sub(offset) as usize);
+        self.registers.read(offset, &mut data[..registers]);
+        // Doorbells read what was written; beyond the page there is nothing.
+        let (at, rest) = (offset as usize + registers, &mut data[registers..]);
+        let doorbells = rest.len().min(DOORBELL_PAGE_SIZE.saturating_sub(at));
+        if doorbells > 0 {
+            let _ = self.page.read_bytes(at, &mut rest[..doorbells]);
+        }
+    }
+
+    /// Writes BAR0.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if offset >= DOORBELL_BASE {
+            return self.write_doorbell(offset, data);
+        }
+        for effect in self.registers.write(offset, data).into_iter().flatten() {
+            self.apply(effect);
+        }
+    }
+
+    /// A doorbell that came as a message. Valid in mapped mode too, and on the same page.
+    fn write_doorbell(&mut self, offset: u64, data: &[u8]) {
+        let Ok(bytes) = <[u8; 4]>::try_from(data) else {
+            // Doorbells are written as dwords (PCIe Transport 1.1, 3.1.2).
+            return self.invalid_doorbell(InvalidDoorbell::Register { offset: offset as u32 });
+        };
+        let value = u32::from_le_bytes(bytes) & 0xffff;
+        let doorbell = Doorbell::at(offset, 0);
+        let (qid, completion) = match doorbell {
+            Some(Doorbell::SqTail(qid)) => (qid, false),
+            Some(Doorbell::CqHead(qid)) => (qid, true),
+            None => return self.invalid_doorbell(InvalidDoorbell::Register { offset: offset as u32 }),
+        };
+        let Some((entries, cqid)) = self.queue_of(qid, completion) else {
+            return self.invalid_doorbell(InvalidDoorbell::Register { offset: offset as u32 });
+        };
+        if value >= entries {
+            return self.invalid_doorbell(InvalidDoorbell::Value { qid, completion, value });
+        }
+        // The queue exists, so its doorbell lies in the page.
+        let _ = self.page.store(register_index(qid, completion), value);
+        if qid == 0 {
+            self.run_admin_queue();
+        } else {
+            self.pool.for_queue(self.link.key, cqid).notify();
+        }
+    }
+
+    /// Entries of a queue and the completion queue that decides on its worker.
+    fn queue_of(&self, qid: u16, completion: bool) -> Option<(u32, u16)> {
+        if qid == 0 {
+            let queue = self.admin_queue.as_ref()?;
+            return Some((if completion { queue.cq_entries() } else { queue.sq_entries() }, 0));
+        }
+        if completion {
+            self.queues.cqs.get(&qid).map(|cq| (cq.entries, qid))
+        } else {
+            self.queues.sqs.get(&qid).map(|sq| (sq.entries, sq.cqid))
+        }
+    }
+
+    /// Handles what workers told, changed namespaces and deadlines.
+    pub fn poll(&mut self, now: Instant) {
+        while let Ok(event) = self.events.try_recv() {
+            self.handle(event);
+        }
+        if !self.subsystem.is_current(self.admin.namespaces()) {
+            let namespaces = self.subsystem.namespaces();
+            self.admin.namespaces_changed(namespaces);
+            self.refresh_workers();
+        }
+        self.check_deadlines(now);
+        self.run_admin_queue();
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Quiesced => self.worker_quiesced(),
+            Event::Flushed { status } => self.flushed(status),
+            Event::InvalidDoorbell(invalid) => self.invalid_doorbell(invalid),
+            Event::AdminDoorbell => self.run_admin_queue(),
+            Event::MemoryLost => self.fail("guest memory vanished: its file was truncated"),
+            Event::SqRemoved { .. } | Event::CqRemoved { .. } | Event::ShadowSet { .. } | Event::Aborted { .. } => {
+                self.answer_pending(&event);
+            }
+        }
+    }
+
+    /// When [`poll`](Self::poll) is to be called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.shutdown.as_ref().map(|shutdown| shutdown.deadline), self.admin.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.subsystem.leave(self.cntlid);
+        for worker in self.pool.iter() {
+            worker.send(crate::worker::Command::Quiesce { key: self.link.key });
+        }
+    }
+}
+
+/// How long CC.SHN waits for backends to flush before it reports completion all the same: RTD3 Entry Latency.
+pub(crate) const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);

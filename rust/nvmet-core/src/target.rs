@@ -1,0 +1,361 @@
+//! The target: workers, the control thread, subsystems and the sockets that they are reached by.
+//!
+//! What programs and the Python bindings use. Every call may come from any thread but the target's own.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nvmet_dma::EventFd;
+use nvmet_vfio_user::listener::{ListenError, Listener};
+use nvmet_vfio_user::reactor::{DeviceHandle, Reactor, ReactorError, ReactorHandle, ReactorOptions};
+
+use crate::controller::{ControllerLimits, HostIdentity};
+use crate::device::{ClientEvent, DeviceConfig, DoorbellMode, NvmeDevice};
+use crate::error::TargetError;
+use crate::pci::PciIds;
+use crate::stats::Batch;
+use crate::subsystem::{Subsystem, SubsystemConfig};
+use crate::worker::{WorkerConfig, WorkerPool};
+
+/// What a target is to be like.
+#[derive(Clone, Debug)]
+pub struct TargetConfig {
+    /// Worker threads, at least 1.
+    pub workers: u16,
+    /// CPUs that the workers are pinned to, in turn; empty: not pinned.
+    pub cpus: Vec<usize>,
+}
+
+impl Default for TargetConfig {
+    fn default() -> Self {
+        Self { workers: 1, cpus: Vec::new() }
+    }
+}
+
+/// Where a controller is reached.
+#[derive(Debug)]
+pub enum Listen {
+    /// A path at which a socket is made.
+    Path(PathBuf),
+    /// A socket that listens already.
+    Fd(OwnedFd),
+}
+
+/// What a controller is to be like.
+#[derive(Debug)]
+pub struct ControllerConfig {
+    /// Where it is reached.
+    pub socket: Listen,
+    /// I/O queues, 1 to 511.
+    pub queues: u16,
+    /// Entries of an I/O queue, 2 to 65536.
+    pub queue_size: u32,
+    /// How doorbells reach the device.
+    pub doorbells: DoorbellMode,
+    /// PCI identity.
+    pub ids: PciIds,
+    /// NQN of the host that the controller belongs to; None: derived from the subsystem and the socket.
+    pub hostnqn: Option<String>,
+    /// Host Identifier, not zero; None: derived from the host's NQN.
+    pub hostid: Option<[u8; 16]>,
+}
+
+impl ControllerConfig {
+    /// A controller with 64 queues of 1024 entries.
+    pub fn new(socket: Listen) -> Self {
+        Self {
+            socket,
+            queues: 64,
+            queue_size: 1024,
+            doorbells: DoorbellMode::Auto,
+            ids: PciIds::default(),
+            hostnqn: None,
+            hostid: None,
+        }
+    }
+}
+
+/// Names a controller of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControllerId(pub u64);
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A client has connected.
+    ClientAttached(ControllerId),
+    /// The client is gone.
+    ClientDetached(ControllerId),
+}
+
+/// Counters of a target.
+#[derive(Clone, Debug, Default)]
+pub struct TargetStats {
+    /// Of each controller's I/O queues.
+    pub controllers: Vec<(ControllerId, Batch)>,
+}
+
+struct State {
+    subsystems: Vec<Arc<Subsystem>>,
+    controllers: BTreeMap<ControllerId, DeviceHandle<NvmeDevice>>,
+    next: u64,
+    reactor: Option<ReactorHandle>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A running target.
+pub struct Target {
+    state: Mutex<State>,
+    pool: Arc<WorkerPool>,
+    events: Mutex<Receiver<Event>>,
+    tell: Sender<Event>,
+    signal: Arc<EventFd>,
+}
+
+impl Target {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] for no workers or a CPU that may not be used, [`TargetError::System`] for lack of
+    /// resources.
+    pub fn start(config: TargetConfig) -> Result<Self, TargetError> {
+        if config.workers == 0 || config.workers > 1024 {
+            return Err(TargetError::config("workers", config.workers, "use 1 to 1024"));
+        }
+        let mut cpus = config.cpus.iter().copied().cycle();
+        let workers = (0..config.workers).map(|_| WorkerConfig { cpu: cpus.next() }).collect();
+        let pool = Arc::new(WorkerPool::start(workers)?);
+        let signal = Arc::new(EventFd::new().map_err(|e| TargetError::system("make an eventfd", e))?);
+        let reactor = Reactor::new(ReactorOptions::default());
+        let reactor = reactor.map_err(|e| TargetError::system("start the control thread", e))?;
+        let handle = reactor.handle();
+        let (ready, started) = channel();
+        let thread = std::thread::Builder::new()
+            .name("nvmet-ctl".to_owned())
+            .spawn(move || {
+                let prepared = crate::thread::prepare(None);
+                let run = prepared.is_ok();
+                // The starter waits for exactly this message.
+                let _ = ready.send(prepared);
+                if run && let Err(error) = reactor.run() {
+                    tracing::error!("the control thread ended: {error}");
+                }
+            })
+            .map_err(|error| TargetError::system("start the control thread", error))?;
+        started.recv().unwrap_or(Err(TargetError::ShutDown))?;
+        let (tell, events) = channel();
+        Ok(Self {
+            state: Mutex::new(State {
+                subsystems: Vec::new(),
+                controllers: BTreeMap::new(),
+                next: 1,
+                reactor: Some(handle),
+                thread: Some(thread),
+            }),
+            pool,
+            events: Mutex::new(events),
+            tell,
+            signal,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a subsystem, without namespaces.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Subsystem::new`]; [`TargetError::Config`] if the NQN is taken.
+    pub fn add_subsystem(&self, config: SubsystemConfig) -> Result<Arc<Subsystem>, TargetError> {
+        let subsystem = Arc::new(Subsystem::new(config)?);
+        let mut state = self.lock();
+        if state.subsystems.iter().any(|other| other.nqn() == subsystem.nqn()) {
+            return Err(TargetError::config("nqn", subsystem.nqn(), "a subsystem has it already"));
+        }
+        state.subsystems.push(Arc::clone(&subsystem));
+        Ok(subsystem)
+    }
+
+    /// Makes a controller of `subsystem` and listens for its client.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Listen`] for a socket that cannot be had, [`TargetError::Config`] for values out of range.
+    pub fn listen(&self, subsystem: &Arc<Subsystem>, config: ControllerConfig) -> Result<ControllerId, TargetError> {
+        let ControllerConfig { socket, queues, queue_size, doorbells, ids, hostnqn, hostid } = config;
+        let host = host_identity(subsystem, &socket, hostnqn, hostid)?;
+        let limits = ControllerLimits { queues, entries: queue_size };
+        limits.check()?;
+        ids.validate().map_err(|error| TargetError::config("pci ids", error, "choose other ones"))?;
+        let mut state = self.lock();
+        let reactor = state.reactor.clone().ok_or(TargetError::ShutDown)?;
+        let listener = match socket {
+            Listen::Path(path) => Listener::bind(path),
+            Listen::Fd(fd) => Listener::from_fd(fd),
+        };
+        let listener = listener.map_err(listen_error)?;
+        let id = ControllerId(state.next);
+        let (tell, signal) = (self.tell.clone(), Arc::clone(&self.signal));
+        let events = move |event| {
+            let event = match event {
+                ClientEvent::Attached => Event::ClientAttached(id),
+                ClientEvent::Detached => Event::ClientDetached(id),
+            };
+            // A target that has ended needs no news.
+            let _ = tell.send(event);
+            let _ = signal.signal();
+        };
+        let device = DeviceConfig { limits, ids, doorbells, host };
+        let (subsystem, pool) = (Arc::clone(subsystem), Arc::clone(&self.pool));
+        let handle = reactor.try_add(listener, |waker| {
+            NvmeDevice::new(device, subsystem, pool, move || waker.wake(), events)
+        })?;
+        state.controllers.insert(id, handle);
+        state.next += 1;
+        Ok(id)
+    }
+
+    /// Removes a controller and its socket; its client is disconnected.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if there is no such controller, [`TargetError::ShutDown`].
+    pub fn close(&self, id: ControllerId) -> Result<(), TargetError> {
+        let handle = self.lock().controllers.remove(&id);
+        let handle = handle.ok_or_else(|| TargetError::config("controller", id.0, "there is no such controller"))?;
+        Ok(handle.remove().map(drop)?)
+    }
+
+    /// The next event, waiting for it up to `timeout` (None: for ever).
+    pub fn next_event(&self, timeout: Option<Duration>) -> Option<Event> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = match timeout {
+            None => events.recv().ok(),
+            Some(timeout) => match events.recv_timeout(timeout) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            },
+        };
+        if event.is_none() {
+            // Nothing is left: the descriptor is no longer readable.
+            let _ = self.signal.drain();
+        }
+        event
+    }
+
+    /// Readable while [`next_event`](Self::next_event) has something, for programs that wait for more than this.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.signal.as_fd()
+    }
+
+    /// Counters now.
+    pub fn stats(&self) -> TargetStats {
+        let handles: Vec<_> = self.lock().controllers.iter().map(|(id, handle)| (*id, handle.clone())).collect();
+        let read = |(id, handle): (ControllerId, DeviceHandle<NvmeDevice>)| {
+            handle.call(|device| device.stats()).ok().map(|stats| (id, stats))
+        };
+        TargetStats { controllers: handles.into_iter().filter_map(read).collect() }
+    }
+
+    /// Disconnects all clients, waits for I/O in flight, flushes every backend, and ends the control thread.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Deadline`] if that takes longer than `limit`; [`TargetError::System`] if a flush failed.
+    pub fn shutdown(&self, limit: Duration) -> Result<(), TargetError> {
+        let (controllers, subsystems, reactor, thread) = {
+            let mut state = self.lock();
+            let subsystems = std::mem::take(&mut state.subsystems);
+            (std::mem::take(&mut state.controllers), subsystems, state.reactor.take(), state.thread.take())
+        };
+        let Some(reactor) = reactor else { return Ok(()) };
+        let deadline = Instant::now() + limit;
+        let (done, finished) = channel();
+        let work = move || {
+            for handle in controllers.into_values() {
+                // A device that is gone already needs no removing.
+                let _ = handle.remove();
+            }
+            reactor.stop();
+            if let Some(thread) = thread {
+                let _ = thread.join();
+            }
+            let mut result = Ok(());
+            for namespace in subsystems.iter().flat_map(|subsystem| {
+                subsystem.namespaces().iter().cloned().collect::<Vec<_>>()
+            }) {
+                if let Err(error) = namespace.backend().sync() {
+                    let error = std::io::Error::other(format!("{}: {error}", namespace.backend().describe()));
+                    result = Err(TargetError::system("flush", error));
+                }
+            }
+            // Whoever waited may have given up.
+            let _ = done.send(result);
+        };
+        std::thread::Builder::new()
+            .name("nvmet-stop".to_owned())
+            .spawn(work)
+            .map_err(|error| TargetError::system("start a thread", error))?;
+        match finished.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(result) => result,
+            Err(_) => Err(TargetError::Deadline { what: "the shutdown".to_owned(), seconds: limit.as_secs() }),
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        /// A backend that hangs must not hang the program's end.
+        const LIMIT: Duration = Duration::from_secs(10);
+        if let Err(error) = self.shutdown(LIMIT) {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+fn listen_error(error: ListenError) -> TargetError {
+    TargetError::Listen { reason: error.to_string() }
+}
+
+impl From<ReactorError> for TargetError {
+    fn from(error: ReactorError) -> Self {
+        match error {
+            ReactorError::Stopped => Self::ShutDown,
+            other => Self::system("reach the control thread", std::io::Error::other(other)),
+        }
+    }
+}
+
+/// The host of a controller: configured, else derived from what stays the same over restarts. Never zero: with zero
+/// all hosts would be one to reservations.
+fn host_identity(
+    subsystem: &Subsystem,
+    socket: &Listen,
+    nqn: Option<String>,
+    id: Option<[u8; 16]>,
+) -> Result<HostIdentity, TargetError> {
+    if id == Some([0; 16]) {
+        return Err(TargetError::config("hostid", "0", "use any value but zero, for example a UUID"));
+    }
+    let derived = || {
+        let place = match socket {
+            Listen::Path(path) => path.as_os_str().as_encoded_bytes().to_vec(),
+            Listen::Fd(_) => Vec::new(),
+        };
+        let name = [subsystem.nqn().as_bytes(), b"\0", &place].concat();
+        format!("nqn.2014-08.org.nvmexpress:uuid:{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, &name))
+    };
+    let nqn = nqn.unwrap_or_else(derived);
+    let id = id.unwrap_or_else(|| {
+        uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, nqn.as_bytes()).into_bytes()
+    });
+    Ok(HostIdentity { nqn, id })
+}
