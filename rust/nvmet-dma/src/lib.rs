@@ -12,6 +12,7 @@ pub mod doorbell;
 pub mod error;
 pub mod eventfd;
 pub mod host_memory;
+pub mod inherited;
 pub mod loopback;
 mod mapping;
 pub mod memory;
