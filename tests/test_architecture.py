@@ -24,7 +24,7 @@ MAY_USE: dict[str, set[str]] = {
     "nvmet-block": {"nvmet-dma"},
     "nvmet-core": {"nvmet-spec", "nvmet-vfio-user", "nvmet-dma", "nvmet-block"},
     "nvmet-host": {"nvmet-spec", "nvmet-vfio-user", "nvmet-dma"},
-    "nvmet-py": {"nvmet-core", "nvmet-host", "nvmet-block"},
+    "nvmet-py": {"nvmet-core", "nvmet-host", "nvmet-block", "nvmet-dma"},
 }
 
 # The modules of nvmet-core from the bottom up; a module uses its own rank and those below.

@@ -1,1 +1,44 @@
-//! Python bindings of nvmet-vdev.
+//! Python bindings of nvmet-vdev: the module `nvmet_vdev._nvmet`.
+//!
+//! Without logic of its own: values and errors are translated, and the GIL is released around every call that may
+//! block. It may know the public interfaces of `nvmet-core`, `nvmet-block` and `nvmet-host`.
+//!
+//! | module | what it says |
+//! | --- | --- |
+//! | `target` | target, subsystems, namespaces, controllers |
+//! | `host` | identify and load on a drive |
+//! | `error` | whose turn it is when something fails |
+//! | `logging` | events to standard error |
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod host;
+mod logging;
+mod target;
+
+use pyo3::prelude::*;
+
+/// Bytes of a size as people write it: `512`, `4k`, `10G`; units are binary.
+#[pyfunction]
+fn parse_size(text: &str) -> PyResult<u64> {
+    nvmet_block::spec::parse_size(text).map_err(error::backend)
+}
+
+/// The Rust side of nvmet-vdev.
+#[pymodule]
+mod _nvmet {
+    #[pymodule_export]
+    use super::error::{ConfigError, DeviceError, NvmetError};
+    #[pymodule_export]
+    use super::host::{Bench, identify};
+    #[pymodule_export]
+    use super::logging::init_logging;
+    #[pymodule_export]
+    use super::parse_size;
+    #[pymodule_export]
+    use super::target::{Subsystem, Target};
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "the name that Python has for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}
