@@ -65,6 +65,10 @@ impl Doorbell {
         let slot = (self.offset - DOORBELL_BASE) as usize;
         if slot + 4 <= pages.shadow.len() {
             pages.shadow.store_u32(slot, value)?;
+            // A stale EventIdx could keep the first ring from the controller; it writes its own when it has seen that.
+            if !both {
+                pages.event_idx.store_u32(slot, value)?;
+            }
             self.shadow = Some((pages.clone(), slot));
             self.last = value;
         }

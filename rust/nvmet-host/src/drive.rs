@@ -23,6 +23,8 @@ use std::{
 
 /// CAP.TO counts in this unit (Base §3.1.3.1).
 const TIMEOUT_UNIT: Duration = Duration::from_millis(500);
+/// No wait is longer, whatever the configuration says: a point in time must not overflow.
+const MAX_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The longest step between two looks at CSTS.
 const READY_STEP: Duration = Duration::from_millis(10);
 
@@ -66,7 +68,8 @@ impl Drive {
     /// # Errors
     /// [`HostError`] says which step failed and what to do. It takes at most `config.timeout` a message and the
     /// controller's own CAP.TO for a reset.
-    pub fn attach(path: impl AsRef<Path>, config: HostConfig) -> Result<Self, HostError> {
+    pub fn attach(path: impl AsRef<Path>, mut config: HostConfig) -> Result<Self, HostError> {
+        config.timeout = config.timeout.min(MAX_TIMEOUT);
         if !config.page_size.is_power_of_two()
             || config.page_size < 4096
             || !config.iova.is_multiple_of(config.page_size)

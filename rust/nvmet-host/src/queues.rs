@@ -106,8 +106,8 @@ impl Drive {
             .with_cdw10(create_cdw10(id, config.depth))
             .with_cdw11(cdw11.into_bits());
         sqe.prp1 = ring.iova();
-        self.admin_ok(sqe, Data::None)?;
         let doorbell = self.doorbell(Register::CqHead(id))?;
+        self.admin_ok(sqe, Data::None)?;
         Ok(CompletionQueue { id, ring, depth: config.depth, head: 0, phase: true, doorbell, interrupt })
     }
 
@@ -119,12 +119,13 @@ impl Drive {
             .with_cdw10(create_cdw10(id, config.depth))
             .with_cdw11(cdw11.into_bits());
         sqe.prp1 = ring.iova();
-        self.admin_ok(sqe, Data::None)?;
         let doorbell = self.doorbell(Register::SqTail(id))?;
+        self.admin_ok(sqe, Data::None)?;
         Ok(SubmissionQueue { id, ring, depth: config.depth, tail: 0, rung: 0, head: 0, doorbell })
     }
 
-    /// The doorbell of a new queue, whose register is zero.
+    /// The doorbell of a queue that is about to be created: a shadow that an earlier queue of the same identifier left
+    /// must be gone before the controller looks at it.
     fn doorbell(&self, which: Register) -> Result<Doorbell, HostError> {
         let mut doorbell = Doorbell::new(Arc::clone(&self.transport), which, self.cap.dstrd());
         if let Some(pages) = &self.shadow {

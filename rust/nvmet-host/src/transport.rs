@@ -250,7 +250,16 @@ fn connect_socket(path: &Path, timeout: Duration) -> Result<UnixStream, HostErro
 
 /// Turns a client's error into ours, saying what was tried.
 fn failed(what: &'static str) -> impl FnOnce(ClientError) -> HostError {
-    move |error| HostError::Connection { what, detail: error.to_string() }
+    move |error| {
+        let detail = match error {
+            ClientError::Closed => {
+                "the server closed the connection; is the target still running?".to_owned()
+            }
+            ClientError::Timeout(_) => "no answer in time; the target may be stuck or stopped".to_owned(),
+            other => other.to_string(),
+        };
+        HostError::Connection { what, detail }
+    }
 }
 
 /// Sets Memory Space Enable and Bus Master Enable.

@@ -88,6 +88,10 @@ impl FromStr for Rw {
     }
 }
 
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
 /// One run.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct BenchConfig {
@@ -101,7 +105,8 @@ pub struct BenchConfig {
     pub iodepth: u32,
     /// Jobs: each is a thread with a queue pair of its own.
     pub numjobs: u32,
-    /// How long to run. `verify` ignores it: it ends when everything was read back.
+    /// How long to run. `verify` ignores it: it ends when everything was read back. In seconds where serialised.
+    #[serde(serialize_with = "seconds")]
     pub runtime: Duration,
     /// Bytes of the namespace to use, from its start; `None`: all of it. Rounded down to whole I/Os.
     pub size: Option<u64>,
@@ -115,7 +120,8 @@ pub struct BenchConfig {
     pub interrupts: bool,
     /// Write a pattern over `size`, then read it all back. Destroys what is there.
     pub verify: bool,
-    /// How long one command may take before the run is given up.
+    /// How long one command may take before the run is given up. In seconds where serialised.
+    #[serde(serialize_with = "seconds")]
     pub command_timeout: Duration,
 }
 

@@ -15,6 +15,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+/// Entries that a queue has at least, if the drive allows it.
+const MIN_ENTRIES: u32 = 64;
+
 /// What a run measured.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct BenchResult {
@@ -92,6 +95,8 @@ fn prepare(
         let memory = drive.map_memory(data + lists.next_multiple_of(shape.page as usize))?;
         let data = memory.allocate(data)?;
         let lists = if lists == 0 { None } else { Some(memory.allocate(lists)?) };
+        // With a few entries the ring wraps all the time, and each wrap costs a doorbell that shadows cannot save.
+        let depth = depth.max(MIN_ENTRIES.min(drive.queue_limits().max_entries));
         let vector = config.interrupts.then(|| drive.vector_for(job)).transpose()?;
         let pair = drive.create_queue_pair(&QueueConfig { depth, vector, ..QueueConfig::default() })?;
         engines.push(Engine::new(job, pair, shape, config.iodepth, data, lists)?);
