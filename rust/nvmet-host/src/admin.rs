@@ -1,15 +1,17 @@
 //! Admin commands by name. Each sends one command and turns a bad status into [`HostError::Command`].
 
 use crate::{Drive, HostError, SqeExt, doorbell::ShadowPages, transfer::Data};
-use nvmet_spec::command::{
-    AbortCdw10, AdminOpcode, Cqe, GetLogPageCdw10, GetLogPageCdw11, IdentifyCdw10, NSID_ALL, Sqe,
+use nvmet_spec::{
+    command::{
+        AbortCdw10, AbortDw0, AdminOpcode, Cqe, GetFeaturesCdw10, GetLogPageCdw10, GetLogPageCdw11,
+        IdentifyCdw10, SetFeaturesCdw10, Sqe,
+    },
+    feature::{FeatureId, NumberOfQueues, Select},
 };
 use std::sync::Arc;
 
 /// Bytes of an Identify data structure (Base §5.17).
 pub const IDENTIFY_BYTES: usize = 4096;
-/// Feature Identifier of Number of Queues (Base §5.27.1.5).
-const FID_NUMBER_OF_QUEUES: u8 = 0x07;
 
 impl Drive {
     /// Sends an admin command that has to succeed.
@@ -65,30 +67,34 @@ impl Drive {
         Ok(data)
     }
 
-    /// Get Features (Base §5.15): DW0 of the completion. `sel` is the Select field: 0 current, 1 default, 2 saved, 3
-    /// supported capabilities. `data` takes the data structure of features that have one.
+    /// Get Features (Base §5.15): DW0 of the completion. `data` takes the data structure of features that have one.
     ///
     /// # Errors
     /// As [`admin_ok`](Self::admin_ok).
-    pub fn get_features(&mut self, fid: u8, sel: u8, nsid: u32, data: Data<'_>) -> Result<u32, HostError> {
-        let cdw10 = u32::from(fid) | u32::from(sel & 7) << 8;
+    pub fn get_features(
+        &mut self,
+        fid: impl Into<u8>,
+        sel: Select,
+        nsid: u32,
+        data: Data<'_>,
+    ) -> Result<u32, HostError> {
+        let cdw10 = GetFeaturesCdw10::new().with_fid(fid.into()).with_sel(sel).into_bits();
         let sqe = Sqe::new(AdminOpcode::GetFeatures, 0, nsid).with_cdw10(cdw10);
         self.admin_ok(sqe, data).map(|completion| completion.dw0)
     }
 
-    /// Set Features (Base §5.27) with value `cdw11`: DW0 of the completion. `save` is the SV bit.
+    /// Set Features (Base §5.27) with value `cdw11`, not saved: DW0 of the completion.
     ///
     /// # Errors
     /// As [`admin_ok`](Self::admin_ok).
     pub fn set_features(
         &mut self,
-        fid: u8,
-        save: bool,
+        fid: impl Into<u8>,
         nsid: u32,
         cdw11: u32,
         data: Data<'_>,
     ) -> Result<u32, HostError> {
-        let cdw10 = u32::from(fid) | u32::from(save) << 31;
+        let cdw10 = SetFeaturesCdw10::new().with_fid(fid.into()).into_bits();
         let sqe = Sqe::new(AdminOpcode::SetFeatures, 0, nsid).with_cdw10(cdw10).with_cdw11(cdw11);
         self.admin_ok(sqe, data).map(|completion| completion.dw0)
     }
@@ -99,11 +105,12 @@ impl Drive {
     /// As [`admin_ok`](Self::admin_ok).
     pub fn set_number_of_queues(&mut self, pairs: u16) -> Result<u16, HostError> {
         // FFFFh is no legal 0's based value.
-        let wanted_z = u32::from(pairs.clamp(1, 0xFFFF) - 1);
-        let granted =
-            self.set_features(FID_NUMBER_OF_QUEUES, false, 0, wanted_z | wanted_z << 16, Data::None)?;
-        let granted_z = (granted & 0xFFFF).min(granted >> 16);
-        Ok(u16::try_from(granted_z + 1).unwrap_or(u16::MAX).min(pairs))
+        let wanted_z = pairs.clamp(1, 0xFFFF) - 1;
+        let wanted = NumberOfQueues::new().with_nsq_z(wanted_z).with_ncq_z(wanted_z);
+        let granted = self.set_features(FeatureId::NumberOfQueues, 0, wanted.into_bits(), Data::None)?;
+        let granted = NumberOfQueues::from_bits(granted);
+        let least = granted.nsq().min(granted.ncq());
+        Ok(u16::try_from(least).unwrap_or(u16::MAX).min(pairs))
     }
 
     /// Abort (Base §5.1) of command `cid` of queue `sqid`: whether it was aborted.
@@ -113,7 +120,7 @@ impl Drive {
     pub fn abort(&mut self, sqid: u16, cid: u16) -> Result<bool, HostError> {
         let cdw10 = AbortCdw10::new().with_sqid(sqid).with_cid(cid).into_bits();
         let completion = self.admin_ok(Sqe::new(AdminOpcode::Abort, 0, 0).with_cdw10(cdw10), Data::None)?;
-        Ok(completion.dw0 & 1 == 0)
+        Ok(!AbortDw0::from_bits(completion.dw0).not_aborted())
     }
 
     /// Keep Alive (Base §5.18).
@@ -138,6 +145,8 @@ impl Drive {
             shadow: Arc::new(self.memory.allocate(page)?),
             event_idx: Arc::new(self.memory.allocate(page)?),
         };
+        // A controller that looks at the admin queue's shadow sees this very command there, not an empty page.
+        self.admin.announce_next(&pages)?;
         let mut sqe = Sqe::new(AdminOpcode::DoorbellBufferConfig, 0, 0);
         (sqe.prp1, sqe.prp2) = (pages.shadow.iova(), pages.event_idx.iova());
         self.admin_ok(sqe, Data::None)?;
@@ -145,7 +154,4 @@ impl Drive {
         self.shadow = Some(pages);
         Ok(())
     }
-
-    /// Flush of all namespaces' data is an I/O command; this is the NSID that stands for all of them (Base §3.2.1.2).
-    pub const ALL_NAMESPACES: u32 = NSID_ALL;
 }

@@ -75,6 +75,12 @@ impl Doorbell {
         Ok(())
     }
 
+    /// Puts `value` into the shadow page without using it yet.
+    pub(crate) fn announce(&self, pages: &ShadowPages, value: u32) -> Result<(), HostError> {
+        let slot = (self.offset - DOORBELL_BASE) as usize;
+        if slot + 4 <= pages.shadow.len() { pages.shadow.store_u32(slot, value) } else { Ok(()) }
+    }
+
     /// Publishes `value`: everything written to memory before is visible to the controller when it sees it.
     #[inline]
     pub(crate) fn ring(&mut self, value: u32) -> Result<(), HostError> {

@@ -6,19 +6,20 @@
 //!
 //! | module | what it says | what it may know |
 //! | --- | --- | --- |
-//! | [`drive`](Drive), [`admin`](IDENTIFY_BYTES), [`queues`](QueueConfig), [`events`](AsyncEvent), [`namespace`](Namespace), [`info`](ControllerInfo) | the controller as a driver sees it | all below |
+//! | [`drive`](Drive), [`access`](QueueLimits), [`admin`](IDENTIFY_BYTES), [`queues`](QueueConfig), [`events`](AsyncEvent), [`namespace`](Namespace), [`info`](ControllerInfo) | the controller as a driver sees it | all below |
 //! | [`queue`](QueuePair) | rings: submit, ring, poll, wait | memory, doorbells |
 //! | `doorbell` | shadow, mapped and trapped doorbells | memory, transport |
 //! | [`memory`](HostMemory), [`transfer`](Transfer) | memfds that the device reaches | transport |
 //! | `transport` | the one place that talks to the socket | the vfio-user client |
 //! | [`prp`], [`sgl`], [`command`](SqeExt), `pci`, `allocator` | layouts, pure | nothing |
-//! | [`bench`] | load and verify | queue pairs, memory |
+//! | [`mod@bench`] | load and verify | queue pairs, memory |
 //!
 //! Every wait has a deadline and an eye on the controller's health: a server that closes, goes silent or fails gives
 //! an error that says so.
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod allocator;
 pub mod bench;
@@ -39,10 +40,11 @@ pub mod sgl;
 mod transfer;
 mod transport;
 
+pub use access::QueueLimits;
 pub use admin::IDENTIFY_BYTES;
 pub use command::SqeExt;
 pub use config::{ClientProfile, DoorbellPolicy, HostConfig};
-pub use drive::{Drive, QueueLimits};
+pub use drive::Drive;
 pub use error::HostError;
 pub use events::AsyncEvent;
 pub use info::{ControllerInfo, DriveInfo, NamespaceInfo};

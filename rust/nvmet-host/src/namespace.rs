@@ -4,21 +4,15 @@ use crate::{
     Drive, HostError, NamespaceInfo, SqeExt, drive::exchange, memory::HostMemory, queue::QueuePair,
     queues::QueueConfig, transfer::Data,
 };
-use nvmet_spec::command::{Cqe, NvmOpcode, Sqe};
+use nvmet_spec::command::{Cqe, DSM_MAX_RANGES, DsmCdw10, DsmCdw11, DsmRange, NvmOpcode, RwCdw12, Sqe};
 use std::{sync::Arc, time::Duration};
-
-/// Force Unit Access: CDW12 bit 30 of commands that have it (NVM §3.2).
-const FUA: u32 = 1 << 30;
-/// Attribute - Deallocate of Dataset Management: CDW11 bit 2 (NVM §3.2.3).
-const AD: u32 = 1 << 2;
-/// Most ranges of one Dataset Management command (NVM §3.2.3).
-const MAX_RANGES: usize = 256;
+use zerocopy::IntoBytes;
 
 /// A command with a starting LBA and a number of blocks (1 to 65536), as Read and Write have them (NVM §3.2).
 #[must_use]
 pub fn read_write(opcode: NvmOpcode, nsid: u32, slba: u64, blocks: u32) -> Sqe {
-    // NLB is a 0's based value.
-    Sqe::new(opcode, 0, nsid).with_slba(slba).with_cdw12(blocks.wrapping_sub(1) & 0xFFFF)
+    let cdw12 = RwCdw12::new().with_nlb_z(blocks.wrapping_sub(1) as u16);
+    Sqe::new(opcode, 0, nsid).with_slba(slba).with_cdw12(cdw12.into_bits())
 }
 
 /// An active namespace, opened for blocking I/O.
@@ -126,7 +120,7 @@ impl Namespace {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn write(&mut self, lba: u64, data: &[u8], fua: bool) -> Result<(), HostError> {
-        self.out(NvmOpcode::Write, lba, data, if fua { FUA } else { 0 })
+        self.out(NvmOpcode::Write, lba, data, RwCdw12::new().with_fua(fua))
     }
 
     /// Compares whole blocks from `lba` on; a difference is the status Compare Failure.
@@ -134,16 +128,16 @@ impl Namespace {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn compare(&mut self, lba: u64, data: &[u8]) -> Result<(), HostError> {
-        self.out(NvmOpcode::Compare, lba, data, 0)
+        self.out(NvmOpcode::Compare, lba, data, RwCdw12::new())
     }
 
-    fn out(&mut self, opcode: NvmOpcode, lba: u64, data: &[u8], cdw12: u32) -> Result<(), HostError> {
+    fn out(&mut self, opcode: NvmOpcode, lba: u64, data: &[u8], flags: RwCdw12) -> Result<(), HostError> {
         self.blocks(data.len())?;
         let mut at = lba;
         for part in data.chunks(self.step()) {
             let blocks = self.blocks(part.len())?;
             let mut sqe = read_write(opcode, self.info.nsid, at, blocks as u32);
-            sqe.cdw12 |= cdw12;
+            sqe.cdw12 |= flags.into_bits();
             self.io_ok(sqe, Data::Out(part))?;
             at += blocks;
         }
@@ -178,22 +172,17 @@ impl Namespace {
     /// # Errors
     /// As [`read`](Self::read); [`HostError::Argument`] for no or too many ranges.
     pub fn deallocate(&mut self, ranges: &[(u64, u32)]) -> Result<(), HostError> {
-        if !(1..=MAX_RANGES).contains(&ranges.len()) {
+        if !(1..=DSM_MAX_RANGES).contains(&ranges.len()) {
             return Err(HostError::argument(format!(
-                "{} ranges; one command takes 1 to {MAX_RANGES}",
+                "{} ranges; one command takes 1 to {DSM_MAX_RANGES}",
                 ranges.len()
             )));
         }
-        let mut data = Vec::with_capacity(ranges.len() * 16);
-        for &(lba, blocks) in ranges {
-            // Context attributes, length in blocks, starting LBA (NVM §3.2.3).
-            data.extend_from_slice(&0u32.to_le_bytes());
-            data.extend_from_slice(&blocks.to_le_bytes());
-            data.extend_from_slice(&lba.to_le_bytes());
-        }
+        let ranges: Vec<DsmRange> =
+            ranges.iter().map(|&(slba, nlb)| DsmRange { cattr: 0, nlb, slba }).collect();
         let sqe = Sqe::new(NvmOpcode::DatasetManagement, 0, self.info.nsid)
-            .with_cdw10(ranges.len() as u32 - 1)
-            .with_cdw11(AD);
-        self.io_ok(sqe, Data::Out(&data))
+            .with_cdw10(DsmCdw10::new().with_nr_z((ranges.len() - 1) as u8).into_bits())
+            .with_cdw11(DsmCdw11::new().with_ad(true).into_bits());
+        self.io_ok(sqe, Data::Out(ranges.as_bytes()))
     }
 }

@@ -6,6 +6,7 @@
 use crate::{
     HostError,
     doorbell::{Doorbell, ShadowPages},
+    drive::MAX_TIMEOUT,
     memory::DmaBuffer,
     transport::{Interrupt, Transport},
 };
@@ -158,7 +159,7 @@ impl QueuePair {
     pub fn submit_to(&mut self, sq: usize, command: &Sqe) -> Result<(), HostError> {
         match self.sqs.get_mut(sq) {
             Some(queue) => queue.push(command),
-            None => Err(HostError::argument("the pair has no submission queue of that number")),
+            None => Err(no_such_queue()),
         }
     }
 
@@ -261,7 +262,7 @@ impl QueuePair {
         command.cdw0.set_cid(cid);
         self.submit(&command)?;
         self.ring()?;
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(MAX_TIMEOUT);
         let sqid = self.sqs.first().map(|sq| sq.id);
         loop {
             self.wait(deadline)?;
@@ -286,6 +287,12 @@ impl QueuePair {
         self.sqs.iter_mut().try_for_each(|sq| sq.doorbell.use_shadow(pages, sq.rung, admin))
     }
 
+    /// Writes to `pages` what the doorbells will be when one more command was submitted.
+    pub(crate) fn announce_next(&self, pages: &ShadowPages) -> Result<(), HostError> {
+        self.cq.doorbell.announce(pages, self.cq.head)?;
+        self.sqs.iter().try_for_each(|sq| sq.doorbell.announce(pages, (sq.tail + 1) % sq.depth))
+    }
+
     /// Gives the rings up for good: the controller may still use them.
     pub(crate) fn abandon(self) {
         self.cq.ring.abandon();
@@ -304,6 +311,26 @@ impl QueuePair {
         self.cq.interrupt.as_ref().map(Interrupt::eventfd)
     }
 
+    /// Writes any value to the tail doorbell register of submission queue number `sq` of this pair, past all
+    /// bookkeeping: for tests of what a controller makes of it.
+    ///
+    /// # Errors
+    /// [`HostError::Argument`] when the pair has no such queue; a lost connection.
+    pub fn write_tail_doorbell(&self, sq: usize, value: u32) -> Result<(), HostError> {
+        match self.sqs.get(sq) {
+            Some(queue) => queue.doorbell.ring_register(value),
+            None => Err(no_such_queue()),
+        }
+    }
+
+    /// Writes any value to the head doorbell register of the completion queue, past all bookkeeping.
+    ///
+    /// # Errors
+    /// A lost connection.
+    pub fn write_head_doorbell(&self, value: u32) -> Result<(), HostError> {
+        self.cq.doorbell.ring_register(value)
+    }
+
     /// Memory of the completion queue.
     #[must_use]
     pub const fn cq_memory(&self) -> &DmaBuffer {
@@ -315,4 +342,9 @@ impl QueuePair {
     pub fn sq_memory(&self, sq: usize) -> Option<&DmaBuffer> {
         self.sqs.get(sq).map(|sq| &sq.ring)
     }
+}
+
+#[cold]
+fn no_such_queue() -> HostError {
+    HostError::argument("the pair has no submission queue of that number")
 }
