@@ -433,3 +433,12 @@ fn a_cancelled_run_reports_what_was_done() {
         assert!(result.summary.elapsed_s < 30.0);
     });
 }
+
+#[test]
+fn a_drive_and_its_queue_pairs_may_move_to_other_threads() {
+    const fn sendable<T: Send>() {}
+    sendable::<Drive>();
+    sendable::<nvmet_host::QueuePair>();
+    sendable::<nvmet_host::DmaBuffer>();
+    sendable::<HostError>();
+}
