@@ -218,6 +218,11 @@ impl Subsystem {
         Ok(cntlid)
     }
 
+    /// Whether several controllers belong to it at the moment.
+    pub fn is_shared(&self) -> bool {
+        self.lock().listeners.len() > 1
+    }
+
     /// Gives a controller identifier back.
     pub fn leave(&self, cntlid: u16) {
         self.lock().listeners.retain(|&(id, _)| id != cntlid);
