@@ -19,8 +19,10 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("nvmet-spec maps little-endian wire data on plain integers: a little-endian host is required");
 
+pub mod aer;
 pub mod command;
 pub mod feature;
+pub mod log;
 pub mod registers;
 pub mod sgl;
 pub mod status;

@@ -105,7 +105,7 @@ pub struct UuidIndexCdw14 {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct GetLogPageCdw10 {
-    /// LID: Log Page Identifier; see [`crate::log::lid`].
+    /// LID: Log Page Identifier; see [`crate::log::Lid`].
     pub lid: u8,
     /// LSP: Log Specific Parameter.
     #[bits(7)]
