@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod controller;
+pub mod device;
 pub mod error;
 pub mod io;
 pub mod irq;
@@ -13,6 +15,7 @@ pub mod pci;
 pub mod queue;
 pub mod stats;
 pub mod subsystem;
+pub mod target;
 mod thread;
 pub mod worker;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Batch {
     /// Read and Compare commands completed.
     pub reads: u64,
-    /// Write, Write Zeroes commands completed (the spec counts what the host wrote).
+    /// Write commands completed; Write Zeroes carries no user data and does not count.
     pub writes: u64,
     /// Bytes transferred to the host by Read and Compare.
     pub bytes_read: u64,

@@ -215,7 +215,7 @@ impl Target {
         };
         let device = DeviceConfig { limits, ids, doorbells, host };
         let (subsystem, pool) = (Arc::clone(subsystem), Arc::clone(&self.pool));
-        let handle = reactor.try_add(listener, |waker| {
+        let handle = reactor.try_add(listener, move |waker| {
             NvmeDevice::new(device, subsystem, pool, move || waker.wake(), events)
         })?;
         state.controllers.insert(id, handle);
@@ -231,7 +231,7 @@ impl Target {
     pub fn close(&self, id: ControllerId) -> Result<(), TargetError> {
         let handle = self.lock().controllers.remove(&id);
         let handle = handle.ok_or_else(|| TargetError::config("controller", id.0, "there is no such controller"))?;
-        Ok(handle.remove().map(drop)?)
+        Ok(handle.remove()?)
     }
 
     /// The next event, waiting for it up to `timeout` (None: for ever).

@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use crate::Errno;
 
-/// A PCI device that can be served over vfio-user.
+/// A PCI device that can be served over vfio-user. It is built, lives and ends on the reactor's thread, so it need not
+/// be [`Send`].
 ///
 /// # Pending operations
 ///
@@ -28,7 +29,7 @@ use crate::Errno;
 ///
 /// A panic in any of these calls is caught: it closes the connection and `detached` is called. A device that panics
 /// in `detached` is served no more.
-pub trait Device: Any + Send {
+pub trait Device: Any {
     /// The number of regions and interrupt types, fixed for the life of the device.
     fn info(&self) -> DeviceInfo;
 

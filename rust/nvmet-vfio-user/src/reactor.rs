@@ -49,6 +49,14 @@ pub struct Reactor {
     epoll: std::os::fd::OwnedFd,
     commands: Receiver<Command>,
     handle: ReactorHandle,
+    options: ReactorOptions,
+}
+
+/// A reactor in its thread, where the devices are.
+struct Running {
+    epoll: std::os::fd::OwnedFd,
+    commands: Receiver<Command>,
+    handle: ReactorHandle,
     slots: HashMap<u64, Slot>,
     options: ReactorOptions,
     stop_by: Option<Instant>,
@@ -66,7 +74,7 @@ impl Reactor {
         epoll::add(&epoll, shared.eventfd(), EventData::new_u64(WAKE), EventFlags::IN)?;
         let (sender, commands) = mpsc::channel();
         let handle = ReactorHandle::new(sender, shared);
-        Ok(Self { epoll, commands, handle, slots: HashMap::new(), options, stop_by: None })
+        Ok(Self { epoll, commands, handle, options })
     }
 
     /// How other threads reach this reactor.
@@ -79,7 +87,14 @@ impl Reactor {
     /// # Errors
     ///
     /// If epoll itself fails, which it does not in a healthy process.
-    pub fn run(mut self) -> std::io::Result<()> {
+    pub fn run(self) -> std::io::Result<()> {
+        let Self { epoll, commands, handle, options } = self;
+        Running { epoll, commands, handle, slots: HashMap::new(), options, stop_by: None }.run()
+    }
+}
+
+impl Running {
+    fn run(mut self) -> std::io::Result<()> {
         self.handle.shared().enter();
         let mut events = Vec::with_capacity(EVENTS);
         while !(self.slots.is_empty() && self.stop_by.is_some()) {
@@ -130,10 +145,11 @@ impl Reactor {
     fn obey(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Add { id, device, listener, flag, done } => {
+                Command::Add { id, make, listener, flag, done } => {
                     let added = if self.stop_by.is_some() {
                         Err(ReactorError::Stopped)
                     } else {
+                        let Some(device) = make() else { continue };
                         Slot::new(id, device, listener, flag, &self.epoll).map(|slot| {
                             self.slots.insert(id, slot);
                         })
@@ -147,9 +163,9 @@ impl Reactor {
                         call(None);
                     }
                 },
-                Command::Remove { id, done } => {
+                Command::Remove { id, heir } => {
                     if let Some(slot) = self.slots.get_mut(&id) {
-                        slot.remove(Some(done));
+                        slot.remove(Some(heir));
                     }
                 }
                 Command::Stop => {

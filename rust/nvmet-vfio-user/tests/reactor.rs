@@ -282,7 +282,7 @@ fn devices_come_and_go_while_others_are_served() {
         let device = served.add("guest", |toy| toy);
         let mut client = Client::connect(served.path("guest"), ClientOptions::default()).unwrap();
         client.region_write(BAR0, 0, &[round]).unwrap();
-        let toy = device.remove().unwrap();
+        let toy = device.remove_with(|toy| toy).unwrap();
         assert_eq!(toy.bar[0], round, "the device keeps its state");
         assert!(toy.client.is_none());
         assert!(matches!(client.reset(), Err(ClientError::Closed)));
@@ -303,7 +303,7 @@ fn a_device_is_given_back_when_it_has_let_go() {
     let waker = device.call(|toy| toy.waker.clone()).unwrap();
     let _peer = Peer::ready(&served.path("one"));
     let remover = device.clone();
-    let removed = thread::spawn(move || remover.remove());
+    let removed = thread::spawn(move || remover.remove_with(|toy| toy));
     eventually(&device, |toy| toy.pending);
     assert!(!served.path("one").exists());
     device.call(Toy::finish).unwrap();

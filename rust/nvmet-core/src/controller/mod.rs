@@ -34,7 +34,7 @@ pub const MAX_IO_QUEUES: u16 = 511;
 pub const MAX_TRANSFER: u64 = 1 << 20;
 
 /// What a controller is to be like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerLimits {
     /// I/O queue pairs, 1 to [`MAX_IO_QUEUES`].
     pub queues: u16,

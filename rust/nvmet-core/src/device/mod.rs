@@ -253,7 +253,7 @@ impl Device for NvmeDevice {
             DoorbellMode::Mapped => true,
         };
         self.controller.set_polled(self.mapped);
-        tracing::info!(pid = client.pid, mapped_doorbells = self.mapped, "client attached");
+        tracing::info!(mapped_doorbells = self.mapped, "client attached");
         (self.events)(ClientEvent::Attached);
     }
 

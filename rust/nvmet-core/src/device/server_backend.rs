@@ -1,15 +1,16 @@
 //! The device behind the `vfio_user` crate's own `Server`: the same device, another protocol implementation.
 //!
-//! That server has one thread and waits for every call, so operations that are pending are waited for here, and a
-//! thread polls the device when its workers want it to.
+//! That server waits for every call, and nobody would poll the device between two messages. So the device lives on a
+//! thread of its own, which does, and calls are sent there.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nvmet_vfio_user::{
-    ClientInfo, Device, DmaMap, DmaUnmap, Errno, IrqAction, IrqData, Outcome, SetIrqs,
+use nvmet_vfio_user::{ClientInfo, Device, DmaMap, DmaUnmap, Errno, IrqAction, IrqData, Outcome, SetIrqs};
+use vfio_bindings::bindings::vfio::{
+    VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_IRQ_SET_DATA_NONE, vfio_region_info,
 };
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerBackend, ServerRegion};
 
@@ -18,122 +19,143 @@ use crate::error::TargetError;
 use crate::subsystem::Subsystem;
 use crate::worker::WorkerPool;
 
-/// `VFIO_IRQ_SET_*` of the message's flags.
-const DATA_NONE: u32 = 1;
-const DATA_EVENTFD: u32 = 4;
-const ACTION_TRIGGER: u32 = 32;
-/// How often a pending operation is looked at if nothing wakes it.
-const PATIENCE: Duration = Duration::from_millis(100);
+enum Message {
+    Wake,
+    Call(Box<dyn FnOnce(&mut NvmeDevice) -> Outcome + Send>, Sender<()>),
+}
 
-/// An [`NvmeDevice`] for `vfio_user::Server`.
+/// An [`NvmeDevice`] for `vfio_user::Server`. Doorbells are trapped.
 pub struct StandaloneDevice {
-    device: Arc<Mutex<NvmeDevice>>,
-    progress: Receiver<()>,
+    messages: Sender<Message>,
+    regions: Vec<ServerRegion>,
+    irqs: Vec<IrqInfo>,
 }
 
 impl StandaloneDevice {
-    /// Makes the device and the thread that polls it; the thread ends with the device.
+    /// Makes the device on a thread of its own, which ends with this.
     ///
     /// # Errors
     ///
     /// Those of [`NvmeDevice::new`], and [`TargetError::System`] if the thread cannot be started.
     pub fn new(config: DeviceConfig, subsystem: Arc<Subsystem>, pool: Arc<WorkerPool>) -> Result<Self, TargetError> {
-        let (wake, woken) = channel();
+        let (messages, inbox) = channel();
+        let (made, result) = channel();
+        let waker = messages.clone();
         let wake = move || {
-            // Without a receiver there is no device either.
-            let _ = wake.send(());
+            // A device that is gone needs no waking.
+            let _ = waker.send(Message::Wake);
         };
-        let mut device = NvmeDevice::new(config, subsystem, pool, wake, |_| {})?;
-        device.attached(&ClientInfo {
-            json: true,
-            reads_errors: false,
-            minor: 0,
-            max_msg_fds: 1,
-            max_data_xfer_size: 1 << 20,
-            pid: None,
-        });
-        let device = Arc::new(Mutex::new(device));
-        let (tell, progress) = channel();
-        let weak = Arc::downgrade(&device);
         std::thread::Builder::new()
-            .name("nvmet-poll".to_owned())
-            .spawn(move || poll(&weak, &woken, &tell))
+            .name("nvmet-alone".to_owned())
+            .spawn(move || match NvmeDevice::new(config, subsystem, pool, wake, |_| {}) {
+                Ok(mut device) => {
+                    device.attached(&CLIENT);
+                    let _ = made.send(Ok(describe(&device)));
+                    serve(&mut device, &inbox);
+                }
+                Err(error) => {
+                    let _ = made.send(Err(error));
+                }
+            })
             .map_err(|error| TargetError::system("start a thread", error))?;
-        Ok(Self { device, progress })
+        let (regions, irqs) = result.recv().unwrap_or(Err(TargetError::ShutDown))?;
+        Ok(Self { messages, regions, irqs })
     }
 
     /// The regions, as `vfio_user::Server` wants them.
     pub fn regions(&self) -> Vec<ServerRegion> {
-        let device = self.lock();
-        (0..device.info().num_regions)
-            .map(|index| {
-                let info = device.region_info(index);
-                let flags = u32::from(info.flags.read) | u32::from(info.flags.write) << 1;
-                let region_info = vfio_bindings::bindings::vfio::vfio_region_info {
-                    argsz: size_of::<vfio_bindings::bindings::vfio::vfio_region_info>() as u32,
-                    flags,
-                    index,
-                    size: info.size,
-                    ..Default::default()
-                };
-                ServerRegion { region_info, sparse_areas: Vec::new(), mmap_fd: None }
-            })
-            .collect()
+        self.regions.clone()
     }
 
     /// The interrupt types, as `vfio_user::Server` wants them.
     pub fn irqs(&self) -> Vec<IrqInfo> {
-        let device = self.lock();
-        (0..device.info().num_irqs)
-            .map(|index| {
-                let info = device.irq_info(index);
-                IrqInfo { index, flags: u32::from(info.flags.eventfd), count: info.count }
-            })
-            .collect()
+        self.irqs.iter().map(|irq| IrqInfo { index: irq.index, flags: irq.flags, count: irq.count }).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, NvmeDevice> {
-        self.device.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait(&self, outcome: Outcome) {
-        let mut outcome = outcome;
-        while outcome == Outcome::Pending {
-            let _ = self.progress.recv_timeout(PATIENCE);
-            outcome = self.lock().poll(Instant::now());
-        }
+    /// Calls into the device and waits until the operation is over.
+    fn call<R: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut NvmeDevice) -> (R, Outcome) + Send + 'static,
+    ) -> std::io::Result<R> {
+        let (done, over) = channel();
+        let (give, result) = channel();
+        let call = move |device: &mut NvmeDevice| {
+            let (value, outcome) = call(device);
+            // The receiver waits below.
+            let _ = give.send(value);
+            outcome
+        };
+        let gone = || std::io::Error::from(Errno::NODEV);
+        self.messages.send(Message::Call(Box::new(call), done)).map_err(|_| gone())?;
+        let value = result.recv().map_err(|_| gone())?;
+        over.recv().map_err(|_| gone())?;
+        Ok(value)
     }
 }
 
-fn poll(device: &Weak<Mutex<NvmeDevice>>, woken: &Receiver<()>, tell: &Sender<()>) {
+/// What the crate's server would know of its client: little.
+const CLIENT: ClientInfo =
+    ClientInfo { json: true, reads_errors: false, minor: 0, max_msg_fds: 1, max_data_xfer_size: 1 << 20 };
+
+fn describe(device: &NvmeDevice) -> (Vec<ServerRegion>, Vec<IrqInfo>) {
+    let info = device.info();
+    let region = |index| {
+        let info = device.region_info(index);
+        let region_info = vfio_region_info {
+            argsz: size_of::<vfio_region_info>() as u32,
+            flags: u32::from(info.flags.read) | u32::from(info.flags.write) << 1,
+            index,
+            size: info.size,
+            ..Default::default()
+        };
+        ServerRegion { region_info, sparse_areas: Vec::new(), mmap_fd: None }
+    };
+    let irq = |index| {
+        let info = device.irq_info(index);
+        IrqInfo { index, flags: u32::from(info.flags.eventfd), count: info.count }
+    };
+    ((0..info.num_regions).map(region).collect(), (0..info.num_irqs).map(irq).collect())
+}
+
+fn serve(device: &mut NvmeDevice, inbox: &Receiver<Message>) {
+    let mut waiting: Option<Sender<()>> = None;
     loop {
-        match woken.recv_timeout(PATIENCE) {
-            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+        let now = Instant::now();
+        let message = match device.deadline() {
+            Some(deadline) => inbox.recv_timeout(deadline.saturating_duration_since(now)),
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let outcome = match message {
+            Ok(Message::Call(call, done)) => {
+                waiting = Some(done);
+                call(device)
+            }
+            Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => device.poll(Instant::now()),
             Err(RecvTimeoutError::Disconnected) => return,
-        }
-        let Some(device) = device.upgrade() else { return };
-        let outcome = device.lock().unwrap_or_else(PoisonError::into_inner).poll(Instant::now());
-        if outcome == Outcome::Done && tell.send(()).is_err() {
-            return;
+        };
+        if outcome == Outcome::Done
+            && let Some(done) = waiting.take()
+        {
+            // A caller that is gone needs no answer.
+            let _ = done.send(());
         }
     }
-}
-
-fn io_error(errno: Errno) -> std::io::Error {
-    errno.into()
 }
 
 impl ServerBackend for StandaloneDevice {
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> std::io::Result<()> {
-        data.fill(0xff);
-        self.lock().region_read(region, offset, data);
+        let mut read = vec![0xff; data.len()];
+        let read = self.call(move |device| {
+            device.region_read(region, offset, &mut read);
+            (read, Outcome::Done)
+        })?;
+        data.copy_from_slice(&read);
         Ok(())
     }
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        let outcome = self.lock().region_write(region, offset, data);
-        self.wait(outcome);
-        Ok(())
+        let data = data.to_vec();
+        self.call(move |device| ((), device.region_write(region, offset, &data)))
     }
 
     fn dma_map(
@@ -152,31 +174,32 @@ impl ServerBackend for StandaloneDevice {
             writable: flags.contains(DmaMapFlags::WRITE),
             fd: fd.map(Into::into),
         };
-        self.lock().dma_map(map).map_err(io_error)
+        Ok(self.call(move |device| (device.dma_map(map), Outcome::Done))??)
     }
 
     fn dma_unmap(&mut self, _flags: DmaUnmapFlags, address: u64, size: u64) -> std::io::Result<()> {
-        let outcome = self.lock().dma_unmap(DmaUnmap::Range { addr: address, size }).map_err(io_error)?;
-        self.wait(outcome);
-        Ok(())
+        let range = DmaUnmap::Range { addr: address, size };
+        let result = self.call(move |device| match device.dma_unmap(range) {
+            Ok(outcome) => (Ok(()), outcome),
+            Err(errno) => (Err(errno), Outcome::Done),
+        });
+        Ok(result??)
     }
 
     fn reset(&mut self) -> std::io::Result<()> {
-        let outcome = self.lock().reset();
-        self.wait(outcome);
-        Ok(())
+        self.call(|device| ((), device.reset()))
     }
 
     fn set_irqs(&mut self, index: u32, flags: u32, start: u32, count: u32, fds: Vec<File>) -> std::io::Result<()> {
-        if flags & ACTION_TRIGGER == 0 {
-            return Err(io_error(Errno::INVAL));
+        if flags & VFIO_IRQ_SET_ACTION_TRIGGER == 0 {
+            return Err(Errno::INVAL.into());
         }
-        let data = match flags & (DATA_NONE | DATA_EVENTFD) {
-            DATA_NONE => IrqData::None,
-            DATA_EVENTFD => IrqData::Eventfd(fds.into_iter().map(Into::into).collect()),
-            _ => return Err(io_error(Errno::INVAL)),
+        let data = match flags & (VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_DATA_EVENTFD) {
+            VFIO_IRQ_SET_DATA_NONE => IrqData::None,
+            VFIO_IRQ_SET_DATA_EVENTFD => IrqData::Eventfd(fds.into_iter().map(Into::into).collect()),
+            _ => return Err(Errno::INVAL.into()),
         };
         let irqs = SetIrqs { index, start, count, action: IrqAction::Trigger, data };
-        self.lock().set_irqs(irqs).map_err(io_error)
+        Ok(self.call(move |device| (device.set_irqs(irqs), Outcome::Done))??)
     }
 }

@@ -157,7 +157,7 @@ pub fn transferred(command: &IoCommand, block_shift: u32) -> (u64, u64) {
 }
 
 fn check_writable(namespace: &Namespace) -> Result<(), Status> {
-    if namespace.read_only() { Err(Status::NAMESPACE_WRITE_PROTECTED) } else { Ok(()) }
+    if namespace.read_only() { Err(Status::NAMESPACE_WRITE_PROTECTED.with_dnr()) } else { Ok(()) }
 }
 
 fn check_range(blocks: Blocks, namespace: &Namespace) -> Result<(), Status> {

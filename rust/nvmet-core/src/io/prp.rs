@@ -92,7 +92,8 @@ fn map_list(
             segments.push(address, len as usize).map_err(|e| dma_status(&e))?;
             left -= len;
         }
-        list += count * 8;
+        // Only the end of the address space wraps, and then there is nothing more to read.
+        list = list.wrapping_add(count * 8);
         entries -= count;
     }
     Ok(left)

@@ -32,7 +32,7 @@ pub fn io_status(error: IoError) -> Status {
         IoError::Media(Direction::Write) => Status::WRITE_FAULT,
         IoError::CompareFailed => Status::COMPARE_FAILURE,
         IoError::NoSpace => Status::CAPACITY_EXCEEDED,
-        IoError::ReadOnly => Status::NAMESPACE_WRITE_PROTECTED,
+        IoError::ReadOnly => Status::NAMESPACE_WRITE_PROTECTED.with_dnr(),
         IoError::Invalid => Status::INVALID_FIELD.with_dnr(),
         IoError::OutOfRange => Status::LBA_OUT_OF_RANGE.with_dnr(),
         IoError::Unsupported => Status::INVALID_OPCODE.with_dnr(),

@@ -48,11 +48,21 @@ impl Shadow {
     }
 }
 
+/// Where the truth about the I/O queues is.
+#[derive(Debug)]
+enum Source {
+    Registers,
+    Shadow(Shadow),
+    /// In shadow buffers whose memory cannot be reached. The registers hold what was rung last, which is older than
+    /// what was fetched: taken for a tail it would make the controller fetch old commands again.
+    OutOfReach,
+}
+
 /// Where a worker reads tails and heads.
 #[derive(Debug)]
 pub struct Doorbells {
     page: Arc<DoorbellPage>,
-    shadow: Option<Shadow>,
+    source: Source,
 }
 
 /// Bytes of the page: as BAR0 has them, registers (here unused) and then one page of doorbells. A client that maps
@@ -72,35 +82,41 @@ pub fn register_index(qid: u16, completion: bool) -> usize {
 impl Doorbells {
     /// Doorbells that live in `page` until shadow buffers are set.
     pub fn new(page: Arc<DoorbellPage>) -> Self {
-        Self { page, shadow: None }
+        Self { page, source: Source::Registers }
     }
 
-    /// Sets or drops the shadow buffers.
+    /// Sets the shadow buffers, or goes back to the registers.
     pub fn set_shadow(&mut self, shadow: Option<Shadow>) {
-        self.shadow = shadow;
+        self.source = shadow.map_or(Source::Registers, Source::Shadow);
     }
 
-    /// Whether shadow buffers are the truth.
+    /// Lets go of shadow buffers whose memory is gone; there are no tails and heads until they are set again.
+    pub fn lose_shadow(&mut self) {
+        self.source = Source::OutOfReach;
+    }
+
+    /// Whether shadow buffers are the truth, and can be reached.
     pub fn is_shadowed(&self) -> bool {
-        self.shadow.is_some()
+        matches!(self.source, Source::Shadow(_))
     }
 
-    fn load(&self, qid: u16, completion: bool) -> u32 {
-        let value = match &self.shadow {
-            Some(shadow) => shadow.doorbells.load_u32(index(qid, completion) * 4),
-            None => self.page.load(register_index(qid, completion)),
+    fn load(&self, qid: u16, completion: bool) -> Option<u32> {
+        let value = match &self.source {
+            Source::Registers => self.page.load(register_index(qid, completion)),
+            Source::Shadow(shadow) => shadow.doorbells.load_u32(index(qid, completion) * 4),
+            Source::OutOfReach => return None,
         };
-        // The number of queues is bounded by the size of a page, so there is a value. Bits 31:16 are reserved.
-        value.unwrap_or(0) & 0xffff
+        // Bits 31:16 are reserved.
+        Some(value.ok()? & 0xffff)
     }
 
-    /// The tail of submission queue `qid`, as the host last wrote it: any value.
-    pub fn sq_tail(&self, qid: u16) -> u32 {
+    /// The tail of submission queue `qid`, as the host last wrote it: any value. None while it cannot be read.
+    pub fn sq_tail(&self, qid: u16) -> Option<u32> {
         self.load(qid, false)
     }
 
-    /// The head of completion queue `qid`, as the host last wrote it: any value.
-    pub fn cq_head(&self, qid: u16) -> u32 {
+    /// The head of completion queue `qid`, as the host last wrote it: any value. None while it cannot be read.
+    pub fn cq_head(&self, qid: u16) -> Option<u32> {
         self.load(qid, true)
     }
 
@@ -110,7 +126,7 @@ impl Doorbells {
     /// A submission queue begins armed. A completion queue does not: its EventIdx lags the head, which says that no
     /// ring is wanted until [`arm`](Self::arm).
     pub fn seed(&self, qid: u16, completion: bool, value: u32) {
-        if let Some(shadow) = &self.shadow {
+        if let Source::Shadow(shadow) = &self.source {
             let at = index(qid, completion) * 4;
             let event_idx = if completion { value.wrapping_sub(1) & 0xffff } else { value };
             // Both lie in the buffer: the number of queues is bounded by its size.
@@ -122,7 +138,7 @@ impl Doorbells {
     /// Asks the host to ring when a doorbell moves past `seen`. Only a re-check after a full fence makes this safe
     /// to sleep on.
     pub fn arm(&self, qid: u16, completion: bool, seen: u32) {
-        if let Some(shadow) = &self.shadow {
+        if let Source::Shadow(shadow) = &self.source {
             let _ = shadow.event_idx.store_u32(index(qid, completion) * 4, seen);
         }
     }

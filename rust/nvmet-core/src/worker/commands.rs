@@ -8,14 +8,16 @@ use nvmet_spec::status::{Status, StatusCodeType};
 use zerocopy::FromBytes;
 
 use super::controllers::ControllerSlot;
-use super::groups::Group;
-use super::inflight::{Entry, Origin, Pair};
+use super::groups::{Group, Submission};
+use super::inflight::{Entry, FusedLock, Origin, Pair};
 use super::link::{CommandFailure, Event};
+use super::namespaces::NamespaceQueues;
 use super::run::Worker;
 use crate::io::decode::{IoCommand, decode};
 use crate::io::execute::{Context, Issued, issue, transferred};
 use crate::io::io_status;
 use crate::namespace::{ATOMIC_COMPARE_WRITE_BLOCKS, MAX_NAMESPACES};
+use crate::queue::{CompletionQueue, Permit};
 
 /// Commands fetched from one submission queue before the next one has its turn.
 const BURST: u32 = 64;
@@ -46,22 +48,28 @@ impl Worker {
                 link.tell(Event::InvalidDoorbell(invalid));
             }
         }
-        let queues = group.sqs.len();
-        for sq in 0..queues {
+        let (first, queues) = (group.first, group.sqs.len());
+        for sq in (0..queues).map(|sq| (first + sq) % queues) {
             for _ in 0..BURST {
                 match self.fetch(at, sq) {
                     Fetched::Started => busy = true,
                     Fetched::Nothing => break,
                     Fetched::NoRoom => {
-                        if let Some(group) = self.groups[at].as_mut() {
-                            group.parked = true;
-                        }
-                        break;
+                        self.park(at, sq);
+                        return busy;
                     }
                 }
             }
         }
         busy
+    }
+
+    /// A submission queue waits for room in the group's completion queue: it is the first one that gets some.
+    fn park(&mut self, at: usize, sq: usize) {
+        if let Some(group) = self.groups[at].as_mut() {
+            group.parked = true;
+            group.first = sq;
+        }
     }
 
     fn fetch(&mut self, at: usize, sq: usize) -> Fetched {
@@ -84,15 +92,7 @@ impl Worker {
         }
         let (origin, owner) = (Origin::Queue { group: at, sq }, *controller);
         let fuse = sqe.fuse();
-        let mut entry = Entry::new(owner, origin, Some(permit), sqe);
-        if !submission.aborts.is_empty() {
-            let cid = entry.sqe.cid();
-            if let Some(wanted) = submission.aborts.iter().position(|&(other, _)| other == cid) {
-                entry.abort = Some(submission.aborts.swap_remove(wanted).1);
-                entry.status = Status::ABORT_REQUESTED;
-            }
-        }
-        submission.in_flight += 1;
+        let mut entry = take_in(submission, owner, origin, permit, sqe);
         let second = first_of_pair.then(|| take_second(cq, submission, owner, origin)).flatten();
         if let Some(slot) = self.controllers[owner].as_mut() {
             slot.outstanding += 1 + u32::from(second.is_some());
@@ -122,7 +122,7 @@ impl Worker {
     fn start_pair(&mut self, mut first: Entry, mut second: Entry) {
         let status =
             if first.status.is_success() { check_pair(&first.sqe, &second.sqe) } else { Err(first.status) };
-        second.pair = Pair::Second { locked: None };
+        second.pair = Pair::Second;
         let second = self.inflight.insert(second);
         first.pair = Pair::First(second);
         first.status = status.err().unwrap_or(Status::SUCCESS);
@@ -134,6 +134,13 @@ impl Worker {
         let tag = self.inflight.tag(slot);
         let Some(entry) = self.inflight.get_mut(slot) else { return };
         let Some(controller) = self.controllers[entry.controller].as_mut() else { return };
+        if !entry.status.is_success() {
+            // It failed or was cancelled while the rest of it waited: the rest is not issued.
+            if entry.pending == 0 {
+                self.complete(slot);
+            }
+            return;
+        }
         let command = match entry.command {
             Some(command) => command,
             None => match decode(&entry.sqe) {
@@ -164,30 +171,42 @@ impl Worker {
             entry.status = issued.status;
         }
         if issued.full && entry.status.is_success() {
-            self.stalled.push(slot);
+            self.stall(slot);
         } else if entry.pending == 0 {
             self.complete(slot);
         }
     }
 
-    /// Tries again what a backend or a lock refused; whether any of it went on.
-    pub(super) fn retry_stalled(&mut self) -> bool {
+    fn stall(&mut self, slot: u32) {
+        if let Some(entry) = self.inflight.get_mut(slot) {
+            entry.stalled = true;
+            self.stalled.push(slot);
+        }
+    }
+
+    /// Tries again what a backend or a lock refused.
+    pub(super) fn retry_stalled(&mut self) {
         if self.stalled.is_empty() {
-            return false;
+            return;
         }
         let mut retrying = std::mem::take(&mut self.retrying);
         std::mem::swap(&mut retrying, &mut self.stalled);
-        let before = retrying.len();
+        self.namespaces.expect_room();
         for slot in retrying.drain(..) {
-            match self.inflight.get_mut(slot).map(|entry| entry.pair) {
-                Some(Pair::First(second)) => self.issue_pair(slot, second),
-                Some(_) => self.issue(slot),
-                None => {}
+            let Some(entry) = self.inflight.get_mut(slot) else { continue };
+            if entry.status.is_success() && self.namespaces.is_full(entry.namespace) {
+                // Its backend has refused one of the same turn, which was there first.
+                self.stalled.push(slot);
+                continue;
+            }
+            entry.stalled = false;
+            match entry.pair {
+                Pair::First(second) => self.issue_pair(slot, second),
+                _ => self.issue(slot),
             }
         }
         self.retrying = retrying;
         self.namespaces.kick();
-        self.stalled.len() < before
     }
 
     /// An operation of a backend ended.
@@ -200,7 +219,7 @@ impl Worker {
         {
             entry.status = io_status(error);
         }
-        if entry.pending == 0 && !self.stalled.contains(&slot) {
+        if entry.pending == 0 && !entry.stalled {
             self.complete(slot);
         }
     }
@@ -208,8 +227,7 @@ impl Worker {
     /// Issues the Compare of a pair once the pair's blocks are free.
     fn issue_pair(&mut self, first: u32, second: u32) {
         if !self.lock_pair(second) {
-            self.stalled.push(first);
-            return;
+            return self.stall(first);
         }
         self.issue(first);
     }
@@ -217,7 +235,7 @@ impl Worker {
     /// Locks the blocks of a pair, if it has a namespace to lock them in; false if others hold them.
     fn lock_pair(&mut self, second: u32) -> bool {
         let Some(entry) = self.inflight.get_mut(second) else { return true };
-        if matches!(entry.pair, Pair::Second { locked: Some(_) }) {
+        if entry.lock.is_some() {
             return true;
         }
         let Some(controller) = self.controllers[entry.controller].as_ref() else { return true };
@@ -227,23 +245,15 @@ impl Worker {
         if blocks.0.checked_add(blocks.1).is_none_or(|end| end > queue.namespace.blocks()) {
             return true;
         }
-        if !queue.namespace.try_lock_fused(blocks.0, blocks.1) {
-            return false;
-        }
-        entry.namespace = at;
-        entry.pair = Pair::Second { locked: Some(blocks) };
-        true
+        entry.lock = FusedLock::try_new(&queue.namespace, blocks.0, blocks.1);
+        entry.lock.is_some()
     }
 
     /// Ends a command: its completion, its counters, and what waits for it.
     pub(super) fn complete(&mut self, slot: u32) {
         let Some(mut entry) = self.inflight.remove(slot) else { return };
         let status = entry.status;
-        if let Pair::Second { locked: Some((first, count)) } = entry.pair
-            && let Some(queue) = self.namespaces.get_mut(entry.namespace)
-        {
-            queue.namespace.unlock_fused(first, count);
-        }
+        self.completed = true;
         let Some(controller) = self.controllers[entry.controller].as_mut() else { return };
         controller.outstanding -= 1;
         if let Some(token) = entry.abort.take() {
@@ -278,22 +288,35 @@ impl Worker {
     }
 }
 
-fn fetch_sqe(submission: &mut super::groups::Submission) -> Option<Sqe> {
+fn fetch_sqe(submission: &mut Submission) -> Option<Sqe> {
     Sqe::read_from_bytes(&submission.queue.fetch()?).ok()
+}
+
+/// A command that was fetched, unless the host has asked for its abort meanwhile.
+fn take_in(submission: &mut Submission, controller: usize, origin: Origin, permit: Permit, sqe: Sqe) -> Entry {
+    let mut entry = Entry::new(controller, origin, Some(permit), sqe);
+    submission.in_flight += 1;
+    if !submission.aborts.is_empty() {
+        let cid = entry.sqe.cid();
+        if let Some(wanted) = submission.aborts.iter().position(|&(other, _)| other == cid) {
+            entry.abort = Some(submission.aborts.swap_remove(wanted).1);
+            entry.status = Status::ABORT_REQUESTED;
+        }
+    }
+    entry
 }
 
 /// Fetches the second half of a fused pair, if that is what comes next in the ring.
 fn take_second(
-    cq: &mut crate::queue::CompletionQueue,
-    submission: &mut super::groups::Submission,
+    cq: &mut CompletionQueue,
+    submission: &mut Submission,
     controller: usize,
     origin: Origin,
 ) -> Option<Entry> {
     let permit = cq.reserve()?;
     match fetch_sqe(submission) {
         Some(sqe) if sqe.fuse() == Fuse::Second => {
-            submission.in_flight += 1;
-            return Some(Entry::new(controller, origin, Some(permit), sqe));
+            return Some(take_in(submission, controller, origin, permit, sqe));
         }
         Some(_) => submission.queue.unfetch(),
         None => {}
@@ -334,7 +357,7 @@ fn target(controller: &ControllerSlot, nsid: u32) -> Result<usize, Status> {
 fn issue_on(
     at: usize,
     controller: &mut ControllerSlot,
-    namespaces: &mut super::namespaces::NamespaceQueues,
+    namespaces: &mut NamespaceQueues,
     segments: &mut nvmet_dma::SegmentBuf,
     entry: &Entry,
     command: &IoCommand,
@@ -348,13 +371,15 @@ fn issue_on(
         page_size: controller.page_size,
         max_transfer: controller.max_transfer,
     };
-    issue(command, &entry.sqe, &target.namespace, queue.as_mut(), &mut context, tag, entry.next)
+    let issued = issue(command, &entry.sqe, &target.namespace, queue.as_mut(), &mut context, tag, entry.next);
+    target.full |= issued.full;
+    issued
 }
 
 /// Flushes one namespace, or all of them, from the one that an earlier attempt stopped at.
 fn issue_flush(
     controller: &mut ControllerSlot,
-    namespaces: &mut super::namespaces::NamespaceQueues,
+    namespaces: &mut NamespaceQueues,
     segments: &mut nvmet_dma::SegmentBuf,
     entry: &mut Entry,
     nsid: Option<u32>,
@@ -370,19 +395,19 @@ fn issue_flush(
         };
     }
     let mut all = Issued { pending: 0, status: Status::SUCCESS, next: entry.next, full: false };
-    loop {
-        let next = controller.index.iter().nth(all.next as usize);
-        let Some(at) = next else { break };
+    // `next` is the NSID that was issued last: namespaces may come and go between two attempts.
+    while let Some((nsid, at)) = controller.index.after(all.next) {
         let one = issue_on(at, controller, namespaces, segments, entry, &IoCommand::Flush, tag);
         all.pending += one.pending;
         if all.status.is_success() {
             all.status = one.status;
         }
         if one.full {
+            entry.namespace = at;
             all.full = true;
             break;
         }
-        all.next += 1;
+        all.next = nsid;
     }
     all
 }
@@ -390,7 +415,7 @@ fn issue_flush(
 /// SMART counts commands that were completed, whatever their status, and the data that went through.
 fn count(
     controller: &mut ControllerSlot,
-    namespaces: &mut super::namespaces::NamespaceQueues,
+    namespaces: &mut NamespaceQueues,
     entry: &Entry,
 ) {
     let batch = &mut controller.batch;

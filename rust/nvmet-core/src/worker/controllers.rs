@@ -99,7 +99,12 @@ impl ControllerSlot {
     pub fn set_shadow(&mut self, doorbells: u64, event_idx: u64) -> bool {
         self.shadow = Some((doorbells, event_idx));
         self.attach_shadow();
-        self.doorbells.is_shadowed()
+        let ok = self.doorbells.is_shadowed();
+        if !ok {
+            self.shadow = None;
+            self.doorbells.set_shadow(None);
+        }
+        ok
     }
 
     fn attach_shadow(&mut self) {
@@ -108,11 +113,17 @@ impl ControllerSlot {
         match Shadow::attach(self.reader.snapshot(), doorbells, event_idx, len) {
             Ok(shadow) => self.doorbells.set_shadow(Some(shadow)),
             Err(error) => {
-                // The registers go on to work as a wake-up and, for want of better, as the truth.
                 tracing::warn!("shadow doorbells are out of reach: {error}");
-                self.doorbells.set_shadow(None);
+                self.doorbells.lose_shadow();
             }
         }
+    }
+
+    /// Uses the guest's memory no more. What backends still have keeps its own hold on it.
+    pub fn let_go_of_memory(&mut self) {
+        self.shadow = None;
+        self.doorbells.set_shadow(None);
+        self.reader.snapshot();
     }
 
     /// Looks at the admin doorbells in the mapped page, if this worker is to; true if they moved.

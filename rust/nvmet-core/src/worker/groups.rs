@@ -43,13 +43,15 @@ pub struct Group {
     pub sqs: Vec<Option<Submission>>,
     /// Commands wait in a submission queue because the completion queue has no room.
     pub parked: bool,
+    /// The submission queue that is polled first.
+    pub first: usize,
     bad_head: Option<u32>,
 }
 
 impl Group {
     pub fn new(controller: usize, state: CompletionQueueState) -> Self {
         let cq = CompletionQueue::new(state);
-        Self { controller, cq, sqs: Vec::new(), parked: false, bad_head: None }
+        Self { controller, cq, sqs: Vec::new(), parked: false, first: 0, bad_head: None }
     }
 
     /// Takes a submission queue in.
@@ -78,7 +80,7 @@ impl Group {
     /// Reads the head doorbell. An invalid value is reported once and changes nothing.
     pub fn read_head(&mut self, doorbells: &Doorbells) -> Option<InvalidDoorbell> {
         let cqid = self.cq.state().cqid;
-        let head = doorbells.cq_head(cqid);
+        let head = doorbells.cq_head(cqid)?;
         if self.cq.set_head(head) {
             self.bad_head = None;
             return None;
@@ -91,7 +93,7 @@ impl Group {
     pub fn read_tail(&mut self, sq: usize, doorbells: &Doorbells) -> Option<InvalidDoorbell> {
         let sq = self.sqs.get_mut(sq)?.as_mut()?;
         let sqid = sq.queue.state().sqid;
-        let tail = doorbells.sq_tail(sqid);
+        let tail = doorbells.sq_tail(sqid)?;
         if sq.queue.set_tail(tail) {
             sq.bad_tail = None;
             return None;
@@ -103,22 +105,29 @@ impl Group {
     /// Asks the host to ring for whatever would give this group work.
     pub fn arm(&self, doorbells: &Doorbells) {
         for sq in self.sqs.iter().flatten() {
-            doorbells.arm(sq.queue.state().sqid, false, sq.queue.state().tail);
+            // The host compares with what it wrote last, valid or not.
+            let seen = sq.bad_tail.unwrap_or(sq.queue.state().tail);
+            doorbells.arm(sq.queue.state().sqid, false, seen);
         }
         if self.parked {
             // The index lags the tail: any entry that the host consumes rings.
-            doorbells.arm(self.cq.state().cqid, true, self.cq.state().head);
+            let seen = self.bad_head.unwrap_or(self.cq.state().head);
+            doorbells.arm(self.cq.state().cqid, true, seen);
         }
     }
 
     /// Whether a doorbell has moved, in a way that gives work, since it was last read.
     pub fn has_work(&self, doorbells: &Doorbells) -> bool {
         let moved = |sq: &Submission| {
-            let tail = doorbells.sq_tail(sq.queue.state().sqid);
-            tail != sq.queue.state().tail && sq.bad_tail != Some(tail)
+            doorbells
+                .sq_tail(sq.queue.state().sqid)
+                .is_some_and(|tail| tail != sq.queue.state().tail && sq.bad_tail != Some(tail))
         };
-        let head = doorbells.cq_head(self.cq.state().cqid);
-        let freed = self.parked && head != self.cq.state().head && self.bad_head != Some(head);
-        freed || self.sqs.iter().flatten().any(moved)
+        let freed = || {
+            doorbells
+                .cq_head(self.cq.state().cqid)
+                .is_some_and(|head| head != self.cq.state().head && self.bad_head != Some(head))
+        };
+        self.parked && freed() || self.sqs.iter().flatten().any(moved)
     }
 }

@@ -1,9 +1,12 @@
 //! The commands that a worker has fetched and not completed: a slab, indexed by the tag that backends carry.
 
+use std::sync::Arc;
+
 use nvmet_spec::command::Sqe;
 use nvmet_spec::status::Status;
 
 use crate::io::decode::IoCommand;
+use crate::namespace::Namespace;
 use crate::queue::Permit;
 
 /// Where a command came from.
@@ -29,11 +32,29 @@ pub enum Pair {
     Single,
     /// The Compare; the slot of its Write.
     First(u32),
-    /// The Write; whether the blocks are locked for the pair.
-    Second {
-        /// First block and count, while locked.
-        locked: Option<(u64, u64)>,
-    },
+    /// The Write.
+    Second,
+}
+
+/// Blocks that are taken for a fused pair, as long as this lives.
+#[derive(Debug)]
+pub struct FusedLock {
+    namespace: Arc<Namespace>,
+    first: u64,
+    count: u64,
+}
+
+impl FusedLock {
+    /// Takes the blocks; None if another pair holds a part of them.
+    pub fn try_new(namespace: &Arc<Namespace>, first: u64, count: u64) -> Option<Self> {
+        namespace.try_lock_fused(first, count).then(|| Self { namespace: Arc::clone(namespace), first, count })
+    }
+}
+
+impl Drop for FusedLock {
+    fn drop(&mut self) {
+        self.namespace.unlock_fused(self.first, self.count);
+    }
 }
 
 /// A command on its way.
@@ -50,7 +71,7 @@ pub struct Entry {
     pub sqe: Sqe,
     /// The command as decoded, once it is.
     pub command: Option<IoCommand>,
-    /// Index of the namespace's queue in the worker.
+    /// Index of the namespace's queue in the worker; of none before the command is issued.
     pub namespace: usize,
     /// Operations that the backend has.
     pub pending: u32,
@@ -60,6 +81,10 @@ pub struct Entry {
     pub status: Status,
     /// Fused pairs.
     pub pair: Pair,
+    /// Held by the Write of a pair, from the beginning of its Compare on.
+    pub lock: Option<FusedLock>,
+    /// Whether it, or the rest of it, waits to be issued.
+    pub stalled: bool,
     /// Token of the Abort command that waits for this one.
     pub abort: Option<u32>,
 }
@@ -74,11 +99,13 @@ impl Entry {
             permit,
             sqe,
             command: None,
-            namespace: 0,
+            namespace: usize::MAX,
             pending: 0,
             next: 0,
             status: Status::SUCCESS,
             pair: Pair::Single,
+            lock: None,
+            stalled: false,
             abort: None,
         }
     }
@@ -93,11 +120,12 @@ pub struct Inflight {
 }
 
 impl Inflight {
-    /// Makes room for `additional` more commands, so that inserting them does not allocate.
-    pub fn reserve(&mut self, additional: usize) {
+    /// Makes room for `total` commands, so that inserting them does not allocate.
+    pub fn reserve(&mut self, total: usize) {
+        let additional = total.saturating_sub(self.entries.len());
         self.entries.reserve(additional);
         self.generations.reserve(additional);
-        self.free.reserve(self.entries.len() + additional);
+        self.free.reserve(total.saturating_sub(self.free.len()));
     }
 
     /// Takes a command in; returns its slot.

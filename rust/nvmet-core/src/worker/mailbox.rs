@@ -107,6 +107,17 @@ pub(super) struct Shared {
     pub(super) mail: AtomicBool,
 }
 
+impl Shared {
+    pub(super) fn new() -> Result<Self, TargetError> {
+        Ok(Self {
+            wake: EventFd::new().map_err(|e| TargetError::system("make an eventfd", e))?,
+            sleeping: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            mail: AtomicBool::new(false),
+        })
+    }
+}
+
 /// A running worker.
 pub struct WorkerHandle {
     commands: Sender<Command>,
@@ -117,13 +128,7 @@ pub struct WorkerHandle {
 impl WorkerHandle {
     fn spawn(index: usize, config: WorkerConfig) -> Result<Self, TargetError> {
         let (commands, mailbox) = mpsc::channel();
-        let wake = EventFd::new().map_err(|e| TargetError::system("make an eventfd", e))?;
-        let shared = Arc::new(Shared {
-            wake,
-            sleeping: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            mail: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new()?);
         let (ready, started) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("nvmet-w{index}"))

@@ -9,6 +9,7 @@ mod controllers;
 mod groups;
 mod inflight;
 mod link;
+mod local;
 mod mailbox;
 mod namespaces;
 mod orders;
@@ -16,4 +17,5 @@ mod run;
 mod sleep;
 
 pub use link::{CommandFailure, Event, Link};
+pub use local::LocalWorker;
 pub use mailbox::{Command, WorkerConfig, WorkerHandle, WorkerPool};

@@ -17,6 +17,8 @@ pub struct NamespaceQueue {
     pub namespace: Arc<Namespace>,
     /// Where operations go. None if it could not be opened: commands end with Namespace Not Ready.
     pub queue: Option<Box<dyn IoQueue>>,
+    /// It has refused an operation since [`NamespaceQueues::expect_room`].
+    pub full: bool,
     users: u32,
 }
 
@@ -24,6 +26,8 @@ pub struct NamespaceQueue {
 #[derive(Default)]
 pub struct NamespaceQueues {
     slots: Vec<Option<NamespaceQueue>>,
+    /// Some have no user any more, but operations in flight.
+    draining: bool,
 }
 
 /// What a controller reaches: backend queue by NSID.
@@ -36,6 +40,12 @@ impl NamespaceIndex {
     /// The index of an NSID's backend queue, if the namespace is active.
     pub fn get(&self, nsid: u32) -> Option<usize> {
         *self.by_nsid.get((nsid as usize).wrapping_sub(1))?
+    }
+
+    /// The first active namespace after `nsid`, and its index.
+    pub fn after(&self, nsid: u32) -> Option<(u32, usize)> {
+        let rest = self.by_nsid.iter().zip(1..).skip(nsid as usize);
+        rest.filter_map(|(at, nsid)| Some((nsid, (*at)?))).next()
     }
 
     /// The indexes of all active namespaces, by ascending NSID.
@@ -94,7 +104,7 @@ impl NamespaceQueues {
                 None
             }
         };
-        let slot = NamespaceQueue { namespace: Arc::clone(namespace), queue, users: 1 };
+        let slot = NamespaceQueue { namespace: Arc::clone(namespace), queue, full: false, users: 1 };
         match self.slots.iter().position(Option::is_none) {
             Some(at) => {
                 self.slots[at] = Some(slot);
@@ -121,17 +131,39 @@ impl NamespaceQueues {
                 queue.reap(&mut |tag, result| done.push((tag, result)));
             }
         }
+        if self.draining {
+            self.close_idle();
+        }
+    }
+
+    /// Forgets which backends were full.
+    pub fn expect_room(&mut self) {
+        self.slots.iter_mut().flatten().for_each(|slot| slot.full = false);
+    }
+
+    /// Whether a backend has refused an operation since [`expect_room`](Self::expect_room).
+    pub fn is_full(&self, index: usize) -> bool {
+        self.slots.get(index).and_then(Option::as_ref).is_some_and(|slot| slot.full)
+    }
+
+    /// Asks for an early end of a command's operations, in one backend or in all.
+    pub fn cancel(&mut self, tag: u64, index: Option<usize>) {
+        let slots = self.slots.iter_mut().enumerate().filter(|(at, _)| index.is_none_or(|index| index == *at));
+        for queue in slots.filter_map(|(_, slot)| slot.as_mut()?.queue.as_mut()) {
+            queue.cancel(tag);
+        }
     }
 
     /// Closes queues that no controller uses and that have nothing in flight.
-    pub fn close_idle(&mut self) {
+    fn close_idle(&mut self) {
+        self.draining = false;
         for slot in &mut self.slots {
-            let idle = slot.as_ref().is_some_and(|slot| {
-                slot.users == 0 && slot.queue.as_ref().is_none_or(|queue| queue.in_flight() == 0)
-            });
-            if idle {
+            let Some(unused) = slot.as_ref().filter(|slot| slot.users == 0) else { continue };
+            if unused.queue.as_ref().is_none_or(|queue| queue.in_flight() == 0) {
                 // Closing the queue's descriptor takes it out of the sleeper's set.
                 *slot = None;
+            } else {
+                self.draining = true;
             }
         }
     }

@@ -13,6 +13,9 @@ use super::run::Worker;
 use crate::io::decode::IoCommand;
 use crate::queue::{CompletionQueueState, SubmissionQueueState};
 
+/// Commands for which room is made in advance. Guests may create queues that they never fill.
+const MAX_RESERVED: usize = 16384;
+
 impl Worker {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
@@ -79,7 +82,9 @@ impl Worker {
         let Some(controller) = self.controllers[at].as_mut() else { return };
         // Backends are opened here, not by the first command.
         controller.refresh_namespaces(&mut self.namespaces, &self.sleeper);
-        self.inflight.reserve(state.entries as usize);
+        let entries = |group: &Group| group.cq.state().entries as usize;
+        let total = self.groups.iter().flatten().map(entries).sum::<usize>() + state.entries as usize;
+        self.inflight.reserve(total.min(MAX_RESERVED));
         let mut group = Group::new(at, state);
         group.attach(controller.reader.snapshot());
         match self.groups.iter().position(Option::is_none) {
@@ -133,17 +138,18 @@ impl Worker {
     fn cancel(&mut self, slot: u32, status: Status) {
         let tag = self.inflight.tag(slot);
         let Some(entry) = self.inflight.get_mut(slot) else { return };
-        if entry.pending > 0 {
-            let at = entry.namespace;
-            if let Some(queue) = self.namespaces.get_mut(at).and_then(|namespace| namespace.queue.as_mut()) {
-                queue.cancel(tag);
-            }
-            return;
-        }
-        if let Some(stalled) = self.stalled.iter().position(|&other| other == slot) {
-            self.stalled.remove(stalled);
+        if entry.stalled {
+            // The rest of it is not issued.
+            entry.stalled = false;
             entry.status = status;
-            self.complete(slot);
+            self.stalled.retain(|&other| other != slot);
+            if entry.pending == 0 {
+                return self.complete(slot);
+            }
+        }
+        if entry.pending > 0 {
+            let all = entry.command == Some(IoCommand::Flush);
+            self.namespaces.cancel(tag, if all { None } else { Some(entry.namespace) });
         }
         // Else it is the Write of a fused pair, which its Compare takes along.
     }

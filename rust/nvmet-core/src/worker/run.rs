@@ -38,6 +38,8 @@ pub struct Worker {
     /// Commands that wait for a backend or a lock, oldest first.
     pub(super) stalled: Vec<u32>,
     pub(super) retrying: Vec<u32>,
+    /// A command has ended in this turn.
+    pub(super) completed: bool,
     done: Vec<(u64, Result<(), IoError>)>,
 }
 
@@ -54,6 +56,7 @@ impl Worker {
             segments: SegmentBuf::new(MAX_SEGMENTS, MAX_BYTES),
             stalled: Vec::new(),
             retrying: Vec::new(),
+            completed: false,
             done: Vec::new(),
         })
     }
@@ -79,7 +82,7 @@ impl Worker {
     }
 
     /// One turn through everything; whether there was anything to do.
-    fn turn(&mut self) -> bool {
+    pub(super) fn turn(&mut self) -> bool {
         let mut busy = self.read_mail();
         for at in 0..self.controllers.len() {
             busy |= self.refresh(at);
@@ -89,7 +92,8 @@ impl Worker {
         }
         self.namespaces.kick();
         busy |= self.reap();
-        busy |= self.retry_stalled();
+        self.retry_stalled();
+        busy |= std::mem::take(&mut self.completed);
         if busy {
             self.finish_turn();
         }
@@ -110,16 +114,19 @@ impl Worker {
     fn refresh(&mut self, at: usize) -> bool {
         let Some(controller) = self.controllers[at].as_mut() else { return false };
         if controller.quiescing {
+            controller.let_go_of_memory();
             return false;
         }
         controller.refresh_namespaces(&mut self.namespaces, &self.sleeper);
-        if controller.refresh_memory() {
+        let memory_changed = controller.refresh_memory();
+        if memory_changed {
             let snapshot = controller.reader.snapshot();
             for group in self.groups.iter_mut().flatten().filter(|group| group.controller == at) {
                 group.attach(snapshot);
             }
         }
-        controller.poll_admin()
+        // A queue that is back in reach may have posted what it kept: that needs its interrupt.
+        controller.poll_admin() || memory_changed
     }
 
     fn reap(&mut self) -> bool {

@@ -14,13 +14,19 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::device::Device;
 use crate::listener::Listener;
 
+/// Builds a device on the reactor's thread; `None` if that failed.
+pub(super) type Make = Box<dyn FnOnce() -> Option<Box<dyn Device>> + Send>;
+
+/// Takes a device that is removed, on the reactor's thread.
+pub(super) type Heir = Box<dyn FnOnce(Box<dyn Device>) + Send>;
+
 /// A call into a device. Gets `None` if the device is gone; says whether it panicked.
 pub(super) type Call = Box<dyn FnOnce(Option<&mut dyn Device>) -> bool + Send>;
 
 pub(super) enum Command {
     Add {
         id: u64,
-        device: Box<dyn Device>,
+        make: Make,
         listener: Listener,
         flag: Arc<AtomicBool>,
         done: SyncSender<Result<(), ReactorError>>,
@@ -31,7 +37,7 @@ pub(super) enum Command {
     },
     Remove {
         id: u64,
-        done: SyncSender<Box<dyn Device>>,
+        heir: Heir,
     },
     Stop,
 }
@@ -130,16 +136,16 @@ impl ReactorHandle {
         &self.shared
     }
 
-    /// Serves the device that `make` builds on `listener`, from when this returns. Waits for the reactor, so it must
-    /// be running or about to.
+    /// Serves the device that `make` builds, on the reactor's thread, on `listener`, from when this returns. Waits for
+    /// the reactor, so it must be running or about to.
     ///
     /// # Errors
     ///
-    /// [`ReactorError::Stopped`], [`ReactorError::OwnThread`], [`ReactorError::System`].
+    /// [`ReactorError::Stopped`], [`ReactorError::OwnThread`], [`ReactorError::System`], [`ReactorError::Panicked`].
     pub fn add<D: Device>(
         &self,
         listener: Listener,
-        make: impl FnOnce(Waker) -> D,
+        make: impl FnOnce(Waker) -> D + Send + 'static,
     ) -> Result<DeviceHandle<D>, ReactorError> {
         self.try_add(listener, |waker| Ok(make(waker)))
     }
@@ -149,18 +155,33 @@ impl ReactorHandle {
     /// # Errors
     ///
     /// Those of `make` and of [`add`](Self::add).
-    pub fn try_add<D: Device, E: From<ReactorError>>(
+    pub fn try_add<D: Device, E: From<ReactorError> + Send + 'static>(
         &self,
         listener: Listener,
-        make: impl FnOnce(Waker) -> Result<D, E>,
+        make: impl FnOnce(Waker) -> Result<D, E> + Send + 'static,
     ) -> Result<DeviceHandle<D>, E> {
         self.check_thread()?;
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let flag = Arc::new(AtomicBool::new(false));
-        let device = Box::new(make(Waker { flag: flag.clone(), shared: self.shared.clone() })?);
+        let waker = Waker { flag: flag.clone(), shared: self.shared.clone() };
+        let (fail, failed) = sync_channel(1);
+        let make: Make = Box::new(move || {
+            let made = catch_unwind(AssertUnwindSafe(|| make(waker)));
+            match made.unwrap_or_else(|_| Err(ReactorError::Panicked.into())) {
+                Ok(device) => Some(Box::new(device) as Box<dyn Device>),
+                Err(error) => {
+                    // Nobody waits any more if the caller's thread is gone.
+                    let _ = fail.send(error);
+                    None
+                }
+            }
+        });
         let (done, added) = sync_channel(1);
-        self.send(Command::Add { id, device, listener, flag, done })?;
-        added.recv().unwrap_or(Err(ReactorError::Stopped))?;
+        self.send(Command::Add { id, make, listener, flag, done })?;
+        match added.recv() {
+            Ok(result) => result?,
+            Err(_) => return Err(failed.try_recv().unwrap_or_else(|_| ReactorError::Stopped.into())),
+        }
         Ok(DeviceHandle { id, reactor: self.clone(), device: PhantomData })
     }
 
@@ -228,16 +249,36 @@ impl<D: Device> DeviceHandle<D> {
         result.recv().unwrap_or(Err(ReactorError::Stopped))
     }
 
-    /// Closes the socket, disconnects the client, waits until the device has let go of it, and gives the device back.
+    /// Closes the socket, disconnects the client, waits until the device has let go of it, and drops the device.
     ///
     /// # Errors
     ///
     /// [`ReactorError::NoDevice`] if it was removed already or the reactor stopped, [`ReactorError::OwnThread`].
-    pub fn remove(&self) -> Result<D, ReactorError> {
+    pub fn remove(&self) -> Result<(), ReactorError> {
+        self.remove_with(drop)
+    }
+
+    /// As [`remove`](Self::remove), and has `last` called with the device on the reactor's thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`remove`](Self::remove).
+    pub fn remove_with<R: Send + 'static>(
+        &self,
+        last: impl FnOnce(D) -> R + Send + 'static,
+    ) -> Result<R, ReactorError> {
         self.reactor.check_thread()?;
-        let (done, device) = sync_channel(1);
-        self.reactor.send(Command::Remove { id: self.id, done })?;
-        let device: Box<dyn Any> = device.recv().map_err(|_| ReactorError::NoDevice)?;
-        device.downcast().map(|device| *device).map_err(|_| ReactorError::NoDevice)
+        let (done, result) = sync_channel(1);
+        let heir: Heir = Box::new(move |device| {
+            let device: Box<dyn Any> = device;
+            if let Ok(device) = device.downcast::<D>()
+                && let Ok(value) = catch_unwind(AssertUnwindSafe(|| last(*device)))
+            {
+                // Nobody waits any more if the caller's thread is gone.
+                let _ = done.send(value);
+            }
+        });
+        self.reactor.send(Command::Remove { id: self.id, heir })?;
+        result.recv().map_err(|_| ReactorError::NoDevice)
     }
 }

@@ -4,12 +4,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::handle::{Call, ReactorError};
+use super::handle::{Call, Heir, ReactorError};
 use crate::connection::{Connection, Life, Why};
 use crate::device::{Device, Outcome};
 use crate::listener::Listener;
@@ -61,7 +60,7 @@ pub(super) struct Slot {
     client: Option<Client>,
     polled: Option<Instant>,
     removing: bool,
-    heirs: Vec<SyncSender<Box<dyn Device>>>,
+    heirs: Vec<Heir>,
 }
 
 struct Client {
@@ -193,7 +192,7 @@ impl Slot {
     }
 
     /// No more clients; the device goes to `heir` when it has let go of this one.
-    pub(super) fn remove(&mut self, heir: Option<SyncSender<Box<dyn Device>>>) {
+    pub(super) fn remove(&mut self, heir: Option<Heir>) {
         self.removing = true;
         self.listener = None;
         self.heirs.extend(heir);
@@ -207,8 +206,7 @@ impl Slot {
     /// Gives the device to whoever asked first.
     pub(super) fn hand_back(self) {
         if let Some(heir) = self.heirs.into_iter().next() {
-            // If nobody waits any more the device is dropped.
-            let _ = heir.send(self.device);
+            heir(self.device);
         }
     }
 

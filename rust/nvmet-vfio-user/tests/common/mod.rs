@@ -241,9 +241,9 @@ impl Served {
         self.directory.path().join(name)
     }
 
-    pub fn add(&self, name: &str, change: impl FnOnce(Toy) -> Toy) -> DeviceHandle<Toy> {
+    pub fn add(&self, name: &str, change: impl FnOnce(Toy) -> Toy + Send + 'static) -> DeviceHandle<Toy> {
         let listener = Listener::bind(self.path(name)).unwrap();
-        self.reactor.add(listener, |waker| change(Toy::new(waker))).unwrap()
+        self.reactor.add(listener, move |waker| change(Toy::new(waker))).unwrap()
     }
 
     pub fn stop(&mut self) {

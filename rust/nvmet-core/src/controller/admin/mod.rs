@@ -64,8 +64,10 @@ pub struct AdminState {
 impl AdminState {
     /// The state after power on.
     pub fn new(limits: &ControllerLimits, host: HostIdentity, namespaces: Arc<NamespaceMap>) -> Self {
+        let mut features = Features::new(limits, host.id);
+        features.set_volatile_write_cache(has_volatile_write_cache(&namespaces));
         Self {
-            features: Features::new(limits, host.id),
+            features,
             host,
             namespaces,
             changed: ChangedNamespaces::default(),
@@ -89,6 +91,7 @@ impl AdminState {
     /// Takes a new map over and notes for the host what changed.
     pub fn namespaces_changed(&mut self, namespaces: Arc<NamespaceMap>) {
         let changed = self.namespaces.changed_from(&namespaces);
+        self.features.set_volatile_write_cache(has_volatile_write_cache(&namespaces));
         self.namespaces = namespaces;
         if changed.is_empty() {
             return;
@@ -164,7 +167,7 @@ impl Controller {
                 self.admin.restart_keep_alive();
                 Ok(0)
             }
-            AdminOpcode::AsynchronousEventRequest => match self.admin.events.request(sqe.cid()) {
+            AdminOpcode::AsyncEventRequest => match self.admin.events.request(sqe.cid()) {
                 Ok(()) => return Answer::Kept,
                 Err(status) => Err(status),
             },
@@ -188,7 +191,7 @@ impl Controller {
             limits: &self.limits,
             vid: self.pci_ids.0,
             ssvid: self.pci_ids.1,
-            vwc: self.admin.namespaces.iter().any(|namespace| namespace.features().volatile_write_cache),
+            vwc: has_volatile_write_cache(&self.admin.namespaces),
         };
         let data = identify::identify(&view, cdw10.cns(), cdw10.cntid(), cdw11.csi(), sqe.nsid)?;
         self.to_host(sqe, data.as_slice())?;
@@ -207,11 +210,12 @@ impl Controller {
         let view = LogView {
             stats: &stats,
             error_log: &admin.error_log,
+            features: &admin.features,
             changed: &admin.changed,
             uptime: admin.started.elapsed(),
             firmware: &self.subsystem.config().firmware,
         };
-        let page = logs::log_page(&view, cdw10.lid(), cdw10.lsp(), sqe.nsid)?;
+        let page = logs::log_page(&view, cdw10.lid(), sqe.nsid)?;
         let offset = get_log_page_offset(sqe.cdw12, sqe.cdw13);
         let wanted = get_log_page_length(cdw10, cdw11);
         // An offset beyond the page is an error, and has to be a dword's (NVMe Base 2.0, 5.16.1).
@@ -253,7 +257,6 @@ impl Controller {
             save: cdw10.sv(),
             nsid: sqe.nsid,
             cdw11: sqe.cdw11,
-            cdw12: sqe.cdw12,
             data: &data,
             queues_exist: !self.queues.is_empty(),
         };
@@ -301,17 +304,21 @@ impl Controller {
 impl AdminState {
     /// The host has read a log page and lets its events come again.
     fn log_was_read(&mut self, lid: u8) {
-        use nvmet_spec::log::Lid;
-        match Lid::try_from(lid) {
-            Ok(Lid::ErrorInformation) => self.events.clear(EventType::Error),
-            Ok(Lid::SmartHealth) => self.events.clear(EventType::SmartHealth),
-            Ok(Lid::ChangedNamespaceList) => {
+        match lid {
+            logs::lid::ERROR_INFORMATION => self.events.clear(EventType::Error),
+            logs::lid::SMART_HEALTH => self.events.clear(EventType::SmartHealth),
+            logs::lid::CHANGED_NAMESPACES => {
                 self.changed = ChangedNamespaces::default();
                 self.events.clear(EventType::Notice);
             }
             _ => {}
         }
     }
+}
+
+/// Identify Controller VWC, and whether there is a feature of this name.
+fn has_volatile_write_cache(namespaces: &NamespaceMap) -> bool {
+    namespaces.iter().any(|namespace| namespace.features().volatile_write_cache)
 }
 
 /// Segments that the data of one admin command may have: a page list for the largest log page.

@@ -1,0 +1,45 @@
+//! A worker without a thread of its own: whoever has it drives it, turn by turn.
+//!
+//! For benches, which measure the hot path without a scheduler in it, and for tests, which decide what happens when.
+//! It is the same worker that a [`WorkerPool`](super::WorkerPool) runs; only sleeping is left out.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Sender};
+
+use super::mailbox::{Command, Shared};
+use super::run::Worker;
+use crate::error::TargetError;
+
+/// A worker that runs on the thread that calls [`LocalWorker::turn`].
+pub struct LocalWorker {
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+    worker: Worker,
+}
+
+impl LocalWorker {
+    /// A worker without controllers.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::System`] if the descriptors that a worker has cannot be had.
+    pub fn new() -> Result<Self, TargetError> {
+        let (commands, mailbox) = mpsc::channel();
+        let shared = Arc::new(Shared::new()?);
+        let worker = Worker::new(mailbox, Arc::clone(&shared))?;
+        Ok(Self { commands, shared, worker })
+    }
+
+    /// Hands over a command; the next turn obeys it.
+    pub fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.shared.mail.store(true, Ordering::Release);
+        }
+    }
+
+    /// One turn through mail, doorbells and completions; whether there was anything to do.
+    pub fn turn(&mut self) -> bool {
+        self.worker.turn()
+    }
+}
