@@ -1,0 +1,1 @@
+"""Tests of the product from outside: what a user of the package and of the command line gets."""
