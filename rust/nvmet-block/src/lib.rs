@@ -13,8 +13,12 @@
 
 pub mod backend;
 pub mod error;
+pub mod null;
 pub mod queue;
+pub mod ram;
 
 pub use backend::{Backend, Features, Geometry};
 pub use error::{BackendError, Direction, IoError};
+pub use null::NullBackend;
 pub use queue::{IoQueue, Op, Submitted};
+pub use ram::RamBackend;

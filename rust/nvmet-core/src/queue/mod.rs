@@ -5,6 +5,8 @@
 mod completion;
 mod doorbell;
 mod submission;
+#[cfg(test)]
+mod tests;
 
 pub use completion::{CompletionQueue, CompletionQueueState, Permit};
 pub use doorbell::{DOORBELL_PAGE_SIZE, Doorbells, InvalidDoorbell, Shadow, register_index};

@@ -1,0 +1,91 @@
+//! The null backend: it has a size, transfers nothing, and is done at once. For measuring everything else.
+//!
+//! May know: its size. Guest memory stays untouched by reads, so what a guest reads is what it had in its buffer.
+
+use std::os::fd::BorrowedFd;
+
+use crate::backend::{Backend, Features, Geometry};
+use crate::bounds::Bounds;
+use crate::error::{BackendError, IoError};
+use crate::queue::{IoQueue, Op, Submitted};
+use crate::size::{MIN_BLOCK, check_size, human};
+
+/// A backend without data.
+#[derive(Debug, Clone)]
+pub struct Null {
+    geometry: Geometry,
+}
+
+impl Null {
+    /// `size` bytes of nothing, in blocks of `block_size` (a power of two from 512 on).
+    ///
+    /// # Errors
+    /// [`BackendError::Size`] unless the size is a multiple of the block size and not zero.
+    pub fn new(size: u64, block_size: u32, read_only: bool) -> Result<Self, BackendError> {
+        check_size("null", size, block_size)?;
+        Ok(Self {
+            geometry: Geometry {
+                size,
+                min_block: MIN_BLOCK,
+                preferred_block: block_size,
+                physical_block: block_size,
+                optimal_io: 0,
+                read_only,
+            },
+        })
+    }
+}
+
+impl Backend for Null {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn features(&self) -> Features {
+        Features {
+            volatile_write_cache: false,
+            discard: true,
+            write_zeroes: true,
+            discarded_reads_zero: false,
+            stores_data: false,
+        }
+    }
+
+    fn open_queue(&self, _depth: u32) -> Result<Box<dyn IoQueue>, BackendError> {
+        Ok(Box::new(NullQueue { bounds: Bounds::new(&self.geometry) }))
+    }
+
+    fn sync(&self) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("null, {}", human(self.geometry.size))
+    }
+}
+
+#[derive(Debug)]
+struct NullQueue {
+    bounds: Bounds,
+}
+
+impl IoQueue for NullQueue {
+    #[inline]
+    fn submit(&mut self, _tag: u64, op: Op<'_>) -> Submitted {
+        Submitted::Done(self.bounds.check(&op))
+    }
+
+    fn kick(&mut self) {}
+
+    fn reap(&mut self, _done: &mut dyn FnMut(u64, Result<(), IoError>)) {}
+
+    fn ready(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn in_flight(&self) -> usize {
+        0
+    }
+
+    fn cancel(&mut self, _tag: u64) {}
+}
