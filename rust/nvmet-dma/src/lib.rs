@@ -16,6 +16,7 @@ pub mod inherited;
 pub mod loopback;
 mod mapping;
 pub mod memory;
+pub mod ofd;
 mod raw;
 pub mod ring;
 pub mod sigbus;

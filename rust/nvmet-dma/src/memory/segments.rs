@@ -158,6 +158,20 @@ pub struct Segments<'b> {
 }
 
 impl<'b> Segments<'b> {
+    /// Segments out of their parts, kept by the ring.
+    ///
+    /// # Safety
+    ///
+    /// `iovecs` are the pieces of segments of this snapshot and direction, and `len` is the sum of their lengths.
+    pub(crate) unsafe fn from_parts(
+        iovecs: &'b [libc::iovec],
+        len: usize,
+        snapshot: &'b Snapshot,
+        direction: Direction,
+    ) -> Self {
+        Self { iovecs, skip: 0, len, snapshot, direction }
+    }
+
     /// Bytes.
     #[inline]
     #[must_use]

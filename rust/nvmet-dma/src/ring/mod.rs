@@ -1,1 +1,338 @@
-//! The io_uring ring of a worker: fixed files, fixed buffers, one `io_uring_enter` a batch.
+//! The `io_uring` ring of one worker and one file: operations own their buffers until the kernel is done with them.
+//!
+//! [`Ring`] carries guest memory ([`Segments`](crate::Segments)) with a pin on it, or a buffer of ours
+//! ([`AlignedBuf`](crate::AlignedBuf)) that it gives back. A transfer that the kernel cut short is continued here.
+//! [`Held`] keeps guest memory for operations that take several steps.
+//!
+//! May know: files, offsets, buffers. Must not know: blocks, alignment rules, what an error means.
+
+mod held;
+mod setup;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
+use io_uring::{IoUring, SubmissionQueue, Submitter, opcode, squeue};
+
+pub use held::Held;
+pub use setup::RingError;
+use slot::Slot;
+
+use crate::aligned::AlignedBuf;
+use crate::memory::Segments;
+
+/// Most segments of one transfer (`UIO_MAXIOV`).
+pub const MAX_SEGMENTS: usize = 1024;
+/// Most bytes of one transfer: the kernel moves less than 2 GiB at a time, and a result is an `i32`.
+pub const MAX_TRANSFER: usize = 1 << 30;
+/// Most operations of one ring.
+pub const MAX_ENTRIES: u32 = 16384;
+
+/// How long dropping a ring waits for operations that cannot be cancelled.
+const DROP_WAIT: Duration = Duration::from_secs(2);
+/// The tag, in the kernel's words, of a cancellation: no slot has it.
+const CANCEL: u64 = u64::MAX;
+/// Attempts to submit while the kernel is short of memory, a millisecond apart.
+const SUBMIT_ATTEMPTS: u32 = 50;
+
+/// One operation on the ring's file. Offsets and lengths in bytes.
+#[derive(Debug)]
+pub enum RingOp<'a> {
+    /// Reads into guest memory.
+    Read {
+        /// Offset in the file.
+        offset: u64,
+        /// Where to, and how much; [`Direction::ToGuest`](crate::Direction::ToGuest).
+        data: Segments<'a>,
+    },
+    /// Writes guest memory.
+    Write {
+        /// Offset in the file.
+        offset: u64,
+        /// What; [`Direction::FromGuest`](crate::Direction::FromGuest).
+        data: Segments<'a>,
+        /// `RWF_DSYNC`: done when the data is on the medium.
+        dsync: bool,
+    },
+    /// Reads into the front of a buffer, which comes back with the result.
+    ReadBuf {
+        /// Offset in the file.
+        offset: u64,
+        /// The buffer.
+        buf: AlignedBuf,
+        /// Bytes.
+        len: usize,
+    },
+    /// Writes the front of a buffer, which comes back with the result.
+    WriteBuf {
+        /// Offset in the file.
+        offset: u64,
+        /// The buffer.
+        buf: AlignedBuf,
+        /// Bytes.
+        len: usize,
+        /// `RWF_DSYNC`: done when the data is on the medium.
+        dsync: bool,
+    },
+    /// `fdatasync`.
+    Fsync,
+    /// `fallocate`.
+    Fallocate {
+        /// `FALLOC_FL_*`.
+        mode: rustix::fs::FallocateFlags,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+}
+
+/// Why an operation was not taken. A buffer that came with it is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// As many operations as the ring has entries are in flight.
+    #[error("the ring is full")]
+    Full,
+    /// More segments than [`MAX_SEGMENTS`].
+    #[error("more than {MAX_SEGMENTS} segments")]
+    TooManySegments,
+    /// More bytes than [`MAX_TRANSFER`], or than the buffer has.
+    #[error("more than {MAX_TRANSFER} bytes, or than the buffer has")]
+    TooLong,
+    /// The segments are for the other direction.
+    #[error("the segments are for the other direction")]
+    WrongDirection,
+}
+
+/// An `io_uring` for one file, used by one thread.
+///
+/// Its descriptor ([`AsFd`]) is readable when [`Ring::reap`] would find something; it is for `poll` and `epoll` only.
+#[derive(Debug)]
+pub struct Ring {
+    inner: RingInner,
+    file: Arc<OwnedFd>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// Cancellations whose own completion is still to come.
+    cancels: u32,
+    /// The kernel ties the ring to the thread that made it.
+    _one_thread: PhantomData<*const ()>,
+}
+
+/// [`IoUring`] has no `Debug`.
+struct RingInner(IoUring);
+
+impl std::fmt::Debug for RingInner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IoUring").field("fd", &self.0.as_raw_fd()).finish()
+    }
+}
+
+impl Ring {
+    /// A ring for `entries` operations in flight (1 to [`MAX_ENTRIES`]) on `file`.
+    ///
+    /// # Errors
+    ///
+    /// [`RingError::Forbidden`] and [`RingError::TooOld`] where there is no usable `io_uring`; [`RingError::Io`].
+    pub fn new(file: Arc<OwnedFd>, entries: u32) -> Result<Self, RingError> {
+        let entries = entries.clamp(1, MAX_ENTRIES);
+        let inner = setup::build(entries)?;
+        setup::register_file(&inner, file.as_fd())?;
+        Ok(Self {
+            inner: RingInner(inner),
+            file,
+            slots: (0..entries).map(|_| Slot::default()).collect(),
+            free: (0..entries).rev().collect(),
+            cancels: 0,
+            _one_thread: PhantomData,
+        })
+    }
+
+    /// Operations that were pushed and not reaped.
+    #[inline]
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// The file that the operations are for.
+    #[must_use]
+    pub fn file(&self) -> &Arc<OwnedFd> {
+        &self.file
+    }
+
+    /// Takes an operation; [`Ring::submit`] starts it, and [`Ring::reap`] reports `tag`.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError`]; nothing was taken then.
+    #[inline]
+    pub fn push(&mut self, op: RingOp<'_>, tag: u64) -> Result<(), PushError> {
+        let &index = self.free.last().ok_or(PushError::Full)?;
+        let slot = self.slots.get_mut(index as usize).ok_or(PushError::Full)?;
+        slot.load(op, tag)?;
+        let entry = slot.entry().user_data(u64::from(index));
+        let (submitter, mut sq, _) = self.inner.0.split();
+        // SAFETY: the slot owns what the entry points to (iovecs, pinned guest memory or buffer); it is neither moved
+        // nor loaded again before the completion, because it leaves the free list below, and is leaked if the ring is
+        // dropped before.
+        if !unsafe { push_entry(&submitter, &mut sq, &entry) } {
+            slot.unload();
+            return Err(PushError::Full);
+        }
+        self.free.pop();
+        Ok(())
+    }
+
+    /// Hands everything that was pushed to the kernel: one system call, none if there is nothing.
+    ///
+    /// What the kernel cannot take now stays, and goes with the next `submit` or [`Ring::reap`].
+    #[inline]
+    pub fn submit(&mut self) {
+        let (submitter, mut sq, _) = self.inner.0.split();
+        sq.sync();
+        if !sq.is_empty() || sq.taskrun() {
+            enter(&submitter, &mut sq);
+        }
+    }
+
+    /// Calls `each` with tag, result and buffer of every operation that is done. Never blocks.
+    ///
+    /// The result is a negative errno, or the bytes that were moved: all of them, or fewer at the end of the file.
+    #[inline]
+    pub fn reap(&mut self, mut each: impl FnMut(u64, i32, Option<AlignedBuf>)) {
+        let (submitter, mut sq, mut cq) = self.inner.0.split();
+        sq.sync();
+        if sq.taskrun() || sq.cq_overflow() || !sq.is_empty() && cq.is_empty() {
+            enter(&submitter, &mut sq);
+        }
+        cq.sync();
+        let mut continued = false;
+        for cqe in &mut cq {
+            let index = cqe.user_data();
+            if index == CANCEL {
+                self.cancels = self.cancels.saturating_sub(1);
+                continue;
+            }
+            // Indices are those that were pushed.
+            let Some(slot) = self.slots.get_mut(index as usize) else { continue };
+            let mut result = cqe.result();
+            if slot.advance(result) {
+                let entry = slot.entry().user_data(index);
+                // SAFETY: as in `push`; the slot stays off the free list.
+                if unsafe { push_entry(&submitter, &mut sq, &entry) } {
+                    continued = true;
+                    continue;
+                }
+                result = -libc::EAGAIN;
+            }
+            let (tag, result, buf) = slot.finish(result);
+            self.free.push(index as u32);
+            each(tag, result, buf);
+        }
+        if continued {
+            sq.sync();
+            enter(&submitter, &mut sq);
+        }
+    }
+
+    /// Asks the kernel to give up the operation with this tag (`ECANCELED`), if it can still. Best effort; the
+    /// operation is reported in any case.
+    pub fn cancel(&mut self, tag: u64) {
+        let Some(index) = self.slots.iter().position(|slot| slot.tag() == Some(tag)) else { return };
+        if self.cancels as usize >= self.slots.len() {
+            return;
+        }
+        let entry = opcode::AsyncCancel::new(index as u64).build().user_data(CANCEL);
+        let (submitter, mut sq, _) = self.inner.0.split();
+        // SAFETY: a cancellation points to no memory.
+        if unsafe { push_entry(&submitter, &mut sq, &entry) } {
+            self.cancels += 1;
+            sq.sync();
+            enter(&submitter, &mut sq);
+        }
+    }
+
+    /// Cancels what can be cancelled and waits for the rest, at most [`DROP_WAIT`].
+    fn wind_down(&mut self) {
+        self.submit();
+        let deadline = Instant::now() + DROP_WAIT;
+        let second = Timespec::new().sec(1);
+        // Linux 6.0; without it what follows only waits.
+        let _ = self.inner.0.submitter().register_sync_cancel(Some(second), CancelBuilder::any());
+        loop {
+            self.reap(|_, _, _| {});
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.in_flight() == 0 || left.is_zero() {
+                return;
+            }
+            let pause = Timespec::from(left.min(Duration::from_millis(100)));
+            let args = SubmitArgs::new().timespec(&pause);
+            // Time-out, interruption and completion all lead back to the top.
+            let _ = self.inner.0.submitter().submit_with_args(1, &args);
+        }
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring keeps its descriptor open as long as it lives.
+        unsafe { BorrowedFd::borrow_raw(self.inner.0.as_raw_fd()) }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.in_flight() == 0 {
+            return;
+        }
+        self.wind_down();
+        if self.in_flight() > 0 {
+            tracing::error!(left = self.in_flight(), "operations do not end; their memory is given up");
+            // The kernel may still read and write through these slots.
+            std::mem::forget(std::mem::take(&mut self.slots));
+        }
+    }
+}
+
+/// Adds an entry, making room by a system call if need be. False when there is no room.
+///
+/// # Safety
+///
+/// What the entry points to stays valid until its completion.
+#[inline]
+unsafe fn push_entry(submitter: &Submitter<'_>, sq: &mut SubmissionQueue<'_>, entry: &squeue::Entry) -> bool {
+    // SAFETY: the caller vouches for the entry.
+    if unsafe { sq.push(entry) }.is_ok() {
+        return true;
+    }
+    sq.sync();
+    enter(submitter, sq);
+    // SAFETY: as above.
+    unsafe { sq.push(entry) }.is_ok()
+}
+
+/// `io_uring_enter`: submits what is there and runs what the kernel left for us to run.
+#[inline]
+fn enter(submitter: &Submitter<'_>, sq: &mut SubmissionQueue<'_>) {
+    for attempt in 0..SUBMIT_ATTEMPTS {
+        match submitter.submit().map_err(|error| error.raw_os_error()) {
+            Ok(_) | Err(Some(libc::EBUSY)) => break,
+            Err(Some(libc::EINTR)) => {}
+            Err(Some(libc::EAGAIN)) if attempt + 1 < SUBMIT_ATTEMPTS => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(errno) => {
+                tracing::error!(?errno, "io_uring_enter failed");
+                break;
+            }
+        }
+    }
+    sq.sync();
+}

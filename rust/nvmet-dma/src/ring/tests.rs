@@ -1,0 +1,223 @@
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+
+use super::*;
+use crate::loopback::LoopbackMemory;
+use crate::memory::{Direction, SegmentBuf};
+
+const IOVA: u64 = LoopbackMemory::IOVA;
+
+fn file() -> File {
+    File::from(rustix::fs::memfd_create("ring-test", rustix::fs::MemfdFlags::CLOEXEC).unwrap())
+}
+
+fn ring(file: &File, entries: u32) -> Ring {
+    Ring::new(Arc::new(OwnedFd::from(file.try_clone().unwrap())), entries).unwrap()
+}
+
+fn wait(ring: &mut Ring) -> Vec<(u64, i32, Option<AlignedBuf>)> {
+    let mut done = Vec::new();
+    while ring.in_flight() > 0 {
+        ring.submit();
+        let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
+        let ready = poll(&mut [PollFd::new(&*ring, PollFlags::IN)], Some(&timeout)).unwrap();
+        assert_eq!(ready, 1, "the ring's descriptor never became readable");
+        ring.reap(|tag, result, buf| done.push((tag, result, buf)));
+    }
+    done
+}
+
+#[test]
+fn guest_memory_goes_out_and_comes_back() {
+    let file = file();
+    let mut ring = ring(&file, 8);
+    let guest = LoopbackMemory::new(1 << 20).unwrap();
+    let pattern: Vec<u8> = (0..20_000u32).map(|n| (n * 7 % 251) as u8).collect();
+    guest.memory().write_bytes(0, &pattern).unwrap();
+    let mut reader = guest.handle().reader();
+    let mut room = SegmentBuf::new(16, 1 << 20);
+    let mut builder = room.begin(reader.snapshot(), Direction::FromGuest);
+    builder.push(IOVA, 20_000).unwrap();
+    ring.push(RingOp::Write { offset: 3, data: builder.finish(), dsync: true }, 11).unwrap();
+    let done = wait(&mut ring);
+    assert!(matches!(done.as_slice(), [(11, 20_000, None)]), "{done:?}");
+
+    // Three ranges, backwards in memory.
+    let mut builder = room.begin(reader.snapshot(), Direction::ToGuest);
+    builder.push(IOVA + 0x40_000, 7_000).unwrap();
+    builder.push(IOVA + 0x30_000, 1).unwrap();
+    builder.push(IOVA + 0x20_000, 12_999).unwrap();
+    ring.push(RingOp::Read { offset: 3, data: builder.finish() }, 12).unwrap();
+    assert!(matches!(wait(&mut ring).as_slice(), [(12, 20_000, None)]));
+    let mut back = vec![0; 20_000];
+    guest.memory().read_bytes(0x40_000, &mut back[..7_000]).unwrap();
+    guest.memory().read_bytes(0x30_000, &mut back[7_000..7_001]).unwrap();
+    guest.memory().read_bytes(0x20_000, &mut back[7_001..]).unwrap();
+    assert_eq!(back, pattern);
+}
+
+#[test]
+fn a_buffer_comes_back_with_its_result() {
+    let file = file();
+    file.write_all_at(b"0123456789", 0).unwrap();
+    let mut ring = ring(&file, 2);
+    let op = RingOp::ReadBuf { offset: 4, buf: AlignedBuf::new(4096).unwrap(), len: 4096 };
+    ring.push(op, 1).unwrap();
+    let mut done = wait(&mut ring);
+    let Some((1, 6, Some(mut buf))) = done.pop() else { panic!("{done:?}") };
+    assert_eq!(&buf[..7], b"456789\0");
+    buf[..3].copy_from_slice(b"abc");
+    ring.push(RingOp::WriteBuf { offset: 10, buf, len: 3, dsync: false }, 2).unwrap();
+    assert!(matches!(wait(&mut ring).as_slice(), [(2, 3, Some(_))]));
+    let mut tail = [0; 4];
+    file.read_exact_at(&mut tail, 9).unwrap();
+    assert_eq!(&tail, b"9abc");
+}
+
+#[test]
+fn a_read_that_the_kernel_cuts_short_is_continued_and_ends_with_the_file() {
+    let file = file();
+    file.write_all_at(&[7; 10_000], 0).unwrap();
+    let mut ring = ring(&file, 2);
+    let guest = LoopbackMemory::new(1 << 16).unwrap();
+    let mut reader = guest.handle().reader();
+    let mut room = SegmentBuf::new(16, 1 << 16);
+    let mut builder = room.begin(reader.snapshot(), Direction::ToGuest);
+    builder.push(IOVA, 0x2000).unwrap();
+    builder.push(IOVA + 0x8000, 0x4000).unwrap();
+    ring.push(RingOp::Read { offset: 0, data: builder.finish() }, 5).unwrap();
+    assert!(matches!(wait(&mut ring).as_slice(), [(5, 10_000, None)]));
+}
+
+#[test]
+fn a_slot_goes_on_where_the_kernel_stopped() {
+    let guest = LoopbackMemory::new(1 << 16).unwrap();
+    let mut reader = guest.handle().reader();
+    let mut room = SegmentBuf::new(16, 1 << 16);
+    let mut builder = room.begin(reader.snapshot(), Direction::ToGuest);
+    builder.push(IOVA, 100).unwrap();
+    builder.push(IOVA + 0x1000, 100).unwrap();
+    let mut slot = Slot::default();
+    slot.load(RingOp::Read { offset: 0, data: builder.finish() }, 9).unwrap();
+    assert!(slot.advance(40));
+    assert!(slot.advance(60));
+    assert!(slot.advance(1));
+    assert!(!slot.advance(99));
+    assert_eq!(slot.finish(99).1, 200);
+    assert_eq!(slot.tag(), None);
+}
+
+#[test]
+fn sync_and_fallocate_work_and_errors_are_negative_errno() {
+    let file = file();
+    file.write_all_at(&[7; 8192], 0).unwrap();
+    let mut ring = ring(&file, 4);
+    let punch = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+    ring.push(RingOp::Fallocate { mode: punch, offset: 0, len: 4096 }, 1).unwrap();
+    ring.push(RingOp::Fsync, 2).unwrap();
+    ring.push(RingOp::Fallocate { mode: punch, offset: 0, len: 0 }, 3).unwrap();
+    let mut done: Vec<_> = wait(&mut ring).into_iter().map(|(tag, result, _)| (tag, result)).collect();
+    done.sort_unstable();
+    assert_eq!(done, [(1, 0), (2, 0), (3, -libc::EINVAL)]);
+    let mut bytes = [1; 4096];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, [0; 4096]);
+}
+
+#[test]
+fn a_full_ring_takes_nothing_until_something_is_reaped() {
+    let file = file();
+    let mut ring = ring(&file, 3);
+    for tag in 0..3 {
+        ring.push(RingOp::Fsync, tag).unwrap();
+    }
+    assert_eq!(ring.push(RingOp::Fsync, 9), Err(PushError::Full));
+    assert_eq!(wait(&mut ring).len(), 3);
+    ring.push(RingOp::Fsync, 9).unwrap();
+    assert_eq!(wait(&mut ring).len(), 1);
+}
+
+#[test]
+fn segments_of_the_other_direction_and_long_buffers_are_refused() {
+    let file = file();
+    let mut ring = ring(&file, 1);
+    let guest = LoopbackMemory::new(4096).unwrap();
+    let mut reader = guest.handle().reader();
+    let mut room = SegmentBuf::new(1, 4096);
+    let mut builder = room.begin(reader.snapshot(), Direction::FromGuest);
+    builder.push(IOVA, 4096).unwrap();
+    let data = builder.finish();
+    assert_eq!(ring.push(RingOp::Read { offset: 0, data }, 0), Err(PushError::WrongDirection));
+    let buf = AlignedBuf::new(16).unwrap();
+    assert_eq!(ring.push(RingOp::ReadBuf { offset: 0, buf, len: 17 }, 0), Err(PushError::TooLong));
+    assert_eq!(ring.in_flight(), 0);
+}
+
+#[test]
+fn an_operation_that_waits_is_cancelled() {
+    let (pipe, _writer) = rustix::pipe::pipe().unwrap();
+    let mut ring = Ring::new(Arc::new(pipe), 2).unwrap();
+    ring.push(RingOp::ReadBuf { offset: u64::MAX, buf: AlignedBuf::new(16).unwrap(), len: 16 }, 77).unwrap();
+    ring.submit();
+    ring.reap(|_, _, _| panic!("nothing was written to the pipe"));
+    ring.cancel(78);
+    ring.cancel(77);
+    assert!(matches!(wait(&mut ring).as_slice(), [(77, result, Some(_))] if *result == -libc::ECANCELED));
+}
+
+#[test]
+fn dropping_a_ring_ends_what_is_in_flight_and_lets_go_of_guest_memory() {
+    let (pipe, writer) = rustix::pipe::pipe().unwrap();
+    let guest = LoopbackMemory::new(4096).unwrap();
+    let mut reader = guest.handle().reader();
+    let mut room = SegmentBuf::new(1, 4096);
+    let mut ring = Ring::new(Arc::new(pipe), 2).unwrap();
+    let mut builder = room.begin(reader.snapshot(), Direction::ToGuest);
+    builder.push(IOVA, 16).unwrap();
+    ring.push(RingOp::Read { offset: u64::MAX, data: builder.finish() }, 1).unwrap();
+    ring.submit();
+    drop(ring);
+    // Whether the pipe still has a reader depends on how far the kernel is with the ring itself.
+    let _ = rustix::io::write(&writer, b"late");
+    let mut bytes = [1; 16];
+    guest.memory().read_bytes(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [0; 16]);
+}
+
+#[test]
+fn held_segments_give_back_the_same_memory() {
+    let guest = LoopbackMemory::new(8192).unwrap();
+    let mut held = Held::default();
+    assert!(held.view().is_none());
+    {
+        let mut reader = guest.handle().reader();
+        let mut room = SegmentBuf::new(2, 8192);
+        let mut builder = room.begin(reader.snapshot(), Direction::ToGuest);
+        builder.push(IOVA + 4096, 100).unwrap();
+        builder.push(IOVA, 100).unwrap();
+        held.hold(&builder.finish().skip(50).unwrap());
+    }
+    held.view().unwrap().write_from(49, b"xy").unwrap();
+    let mut bytes = [0; 1];
+    guest.memory().read_bytes(4096 + 99, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"x");
+    guest.memory().read_bytes(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"y");
+    held.release();
+    assert!(held.view().is_none());
+}
+
+#[test]
+fn the_file_stays_open_as_long_as_the_ring() {
+    let file = file();
+    file.write_all_at(b"abc", 0).unwrap();
+    let mut ring = ring(&file, 1);
+    drop(file);
+    ring.push(RingOp::ReadBuf { offset: 0, buf: AlignedBuf::new(3).unwrap(), len: 3 }, 0).unwrap();
+    assert!(matches!(wait(&mut ring).as_slice(), [(0, 3, Some(_))]));
+    assert!(ring.file().as_fd().try_clone_to_owned().is_ok());
+}
