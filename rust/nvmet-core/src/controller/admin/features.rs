@@ -11,8 +11,8 @@ use nvmet_spec::aer::AsyncEventConfig;
 use nvmet_spec::command::NSID_ALL;
 use nvmet_spec::feature::{
     Arbitration, ErrorRecovery, FeatureId, HostBehaviorSupport, HostIdentifier, InterruptCoalescing,
-    InterruptVectorConfig, NumberOfQueues, PowerManagement, Select, SupportedCapabilities, TemperatureThreshold,
-    Timestamp, TimestampOrigin, VolatileWriteCache, WriteAtomicityNormal,
+    InterruptVectorConfig, NumberOfQueues, PowerManagement, Select, SupportedCapabilities,
+    TemperatureThreshold, Timestamp, TimestampOrigin, VolatileWriteCache, WriteAtomicityNormal,
 };
 use nvmet_spec::status::Status;
 use zerocopy::{FromBytes, IntoBytes};
@@ -239,8 +239,12 @@ impl Features {
                 }
                 current.power = PowerManagement::new().with_wh(value.wh());
             }
-            FeatureId::TemperatureThreshold => self.set_temperature(TemperatureThreshold::from_bits(cdw11))?,
-            FeatureId::ErrorRecovery => self.set_error_recovery(ErrorRecovery::from_bits(cdw11), request.nsid)?,
+            FeatureId::TemperatureThreshold => {
+                self.set_temperature(TemperatureThreshold::from_bits(cdw11))?
+            }
+            FeatureId::ErrorRecovery => {
+                self.set_error_recovery(ErrorRecovery::from_bits(cdw11), request.nsid)?
+            }
             FeatureId::VolatileWriteCache => {
                 // The cache is the backend's, for all its users: no controller turns it off.
                 if !VolatileWriteCache::from_bits(cdw11).wce() {
@@ -284,7 +288,8 @@ impl Features {
                 current.keep_alive = units * KEEP_ALIVE_GRANULARITY;
             }
             FeatureId::HostBehaviorSupport => {
-                let value = HostBehaviorSupport::read_from_bytes(request.data).map_err(|_| invalid_field())?;
+                let value =
+                    HostBehaviorSupport::read_from_bytes(request.data).map_err(|_| invalid_field())?;
                 // Telemetry Data Area 4 and the LBA format extension are not supported (5.27.1.18).
                 if value.acre > 1 || value.etdas != 0 || value.lbafee != 0 {
                     return Err(invalid_field());
@@ -349,11 +354,7 @@ impl Features {
     /// The Host Identifier is configured with the controller, as Fabrics has it from Connect. A host may say it again,
     /// and has to find another one refused (5.27.1.25).
     fn check_host_id(&self, cdw11: u32, data: &[u8]) -> Result<(), Status> {
-        if data == self.host_id(cdw11)? {
-            Ok(())
-        } else {
-            Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr())
-        }
+        if data == self.host_id(cdw11)? { Ok(()) } else { Err(Status::COMMAND_SEQUENCE_ERROR.with_dnr()) }
     }
 
     /// The 128-bit or the 64-bit form. An identifier that needs more than 64 bits has no short form.

@@ -203,7 +203,8 @@ impl Common {
 
 /// Identify Namespace of the NVM Command Set, NVM Command Set 1.1, Figure 114.
 fn identify_namespace(page: &mut Page, namespace: &Namespace, view: &View<'_>) {
-    let (common, shift, features) = (Common::of(namespace, view), namespace.block_shift(), namespace.features());
+    let (common, shift, features) =
+        (Common::of(namespace, view), namespace.block_shift(), namespace.features());
     // NSZE, NCAP, NUSE: backends tell nothing of blocks that are not allocated.
     for offset in [0, 8, 16] {
         put(page, offset, &namespace.blocks().to_le_bytes());

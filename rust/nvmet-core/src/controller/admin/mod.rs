@@ -20,6 +20,7 @@ use nvmet_spec::command::{
     AdminOpcode, DoorbellBufferConfig, GetFeaturesCdw10, GetLogPageCdw10, GetLogPageCdw11, GetLogPageCdw14,
     IdentifyCdw10, IdentifyCdw11, SetFeaturesCdw10, Sqe, get_log_page_length, get_log_page_offset,
 };
+use nvmet_spec::log::Lid;
 use nvmet_spec::status::Status;
 
 use self::error_log::ErrorLog;
@@ -304,10 +305,10 @@ impl Controller {
 impl AdminState {
     /// The host has read a log page and lets its events come again.
     fn log_was_read(&mut self, lid: u8) {
-        match lid {
-            logs::lid::ERROR_INFORMATION => self.events.clear(EventType::Error),
-            logs::lid::SMART_HEALTH => self.events.clear(EventType::SmartHealth),
-            logs::lid::CHANGED_NAMESPACES => {
+        match Lid::try_from(lid) {
+            Ok(Lid::ErrorInformation) => self.events.clear(EventType::Error),
+            Ok(Lid::SmartHealth) => self.events.clear(EventType::SmartHealth),
+            Ok(Lid::ChangedNamespaceList) => {
                 self.changed = ChangedNamespaces::default();
                 self.events.clear(EventType::Notice);
             }

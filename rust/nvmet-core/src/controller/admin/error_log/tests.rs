@@ -1,7 +1,13 @@
 use super::*;
 
 fn failure(cid: u16) -> CommandFailure {
-    CommandFailure { sqid: 3, cid, status: Status::LBA_OUT_OF_RANGE.with_dnr(), lba: 0x1122_3344_5566, nsid: 7 }
+    CommandFailure {
+        sqid: 3,
+        cid,
+        status: Status::LBA_OUT_OF_RANGE.with_dnr(),
+        lba: 0x1122_3344_5566,
+        nsid: 7,
+    }
 }
 
 fn counts(page: &[u8]) -> Vec<u64> {

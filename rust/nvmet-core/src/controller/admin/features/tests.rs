@@ -80,7 +80,8 @@ fn error_recovery_is_per_namespace() {
     let set = |features: &mut Features, nsid, tler| {
         features.set(SetRequest { nsid, ..request(FeatureId::ErrorRecovery, tler) }, NOW)
     };
-    let get = |features: &Features, nsid| features.get(5, Select::Current, 0, nsid, NOW).map(|value| value.dw0);
+    let get =
+        |features: &Features, nsid| features.get(5, Select::Current, 0, nsid, NOW).map(|value| value.dw0);
     set(&mut features, 2, 30).unwrap();
     assert_eq!((get(&features, 1), get(&features, 2)), (Ok(0), Ok(30)));
     set(&mut features, NSID_ALL, 7).unwrap();
@@ -244,7 +245,8 @@ fn the_host_identifier_is_the_configured_one() {
     let short = features.get(0x81, Select::Current, 0, 0, NOW);
     assert!(short.unwrap_err().is(Status::HOST_ID_INCONSISTENT_FORMAT));
     assert_eq!((Features::data_len(0x81, 0), Features::data_len(0x81, 1)), (8, 16));
-    let mut set = |data: &[u8]| features.set(SetRequest { data, ..request(FeatureId::HostIdentifier, 1) }, NOW);
+    let mut set =
+        |data: &[u8]| features.set(SetRequest { data, ..request(FeatureId::HostIdentifier, 1) }, NOW);
     assert_eq!(set(&HOST_ID), Ok(0));
     assert!(set(&[9; 16]).unwrap_err().is(Status::COMMAND_SEQUENCE_ERROR));
     features.reset();

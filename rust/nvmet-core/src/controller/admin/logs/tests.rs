@@ -158,10 +158,7 @@ fn feature_effects_are_of_the_features_that_there_are() {
     let set = |page: &[u8]| (0..256).filter(|&at| dword(page, at) & 1 != 0).collect::<Vec<_>>();
     let page = world.page(0x12, 0).unwrap();
     assert_eq!(page.len(), 1024);
-    assert_eq!(
-        set(&page),
-        [0x01, 0x02, 0x04, 0x05, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0e, 0x0f, 0x16, 0x81]
-    );
+    assert_eq!(set(&page), [0x01, 0x02, 0x04, 0x05, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0e, 0x0f, 0x16, 0x81]);
     assert_eq!((dword(&page, 1), dword(&page, 5)), (1 | 1 << 21, 1 | 1 << 20));
     world.features.set_volatile_write_cache(true);
     assert!(set(&world.page(0x12, 0).unwrap()).contains(&0x06));
