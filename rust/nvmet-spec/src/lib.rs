@@ -22,7 +22,10 @@ compile_error!("nvmet-spec maps little-endian wire data on plain integers: a lit
 pub mod aer;
 pub mod command;
 pub mod feature;
+pub mod identify;
 pub mod log;
+pub mod pci;
 pub mod registers;
+pub mod reservation;
 pub mod sgl;
 pub mod status;
