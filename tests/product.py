@@ -26,7 +26,7 @@ def environment(runtime_dir: Path, **more: str) -> dict[str, str]:
 
 
 def run(
-    *args: str | Path, cwd: Path, prefix: Sequence[str] = (), **env: str
+    *args: str | Path, cwd: Path, prefix: Sequence[str] = (), patience: float = PATIENCE * 2, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs one command to its end."""
     return subprocess.run(
@@ -36,7 +36,7 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE * 4,
+        timeout=patience,
         check=False,
     )
 
@@ -56,8 +56,10 @@ class Server:
 
     def finish(self) -> int:
         """Waits for the end and returns the exit status; `output` then has all of standard output."""
-        rest, _ = self.process.communicate(timeout=PATIENCE)
-        self.output += rest.splitlines()
+        assert self.process.stdout is not None
+        self.process.wait(PATIENCE)
+        # Not communicate(): it does not know what readline() has read ahead.
+        self.output += self.process.stdout.read().splitlines()
         return self.process.returncode
 
     def status(self, field_name: str) -> str:
@@ -102,7 +104,9 @@ def serve(
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.wait(PATIENCE)
+        assert process.stdout is not None
+        process.stdout.close()
         errors.close()
 
 

@@ -41,7 +41,8 @@ def snapshot(directory: Path) -> dict[str, tuple[int, int, bytes]]:
 def refused(place: Path, *args: str | Path, says: tuple[str, ...], prefix: tuple[str, ...] = ()) -> None:
     """`nvmet-vdev ARGS` ends with exit 2 and one line that has every word of `says`, and changes nothing."""
     before = snapshot(place)
-    result = run(*args, cwd=place, prefix=prefix)
+    # Had it been accepted, it would run for ever.
+    result = run(*args, cwd=place, prefix=prefix, patience=20)
     assert result.returncode == 2, (result.stdout, result.stderr)
     assert result.stdout == ""
     assert result.stderr.startswith("nvmet-vdev: error: ")

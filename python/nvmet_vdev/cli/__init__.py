@@ -53,8 +53,9 @@ Examples:
   nvmet-vdev run disk.img --create 10G
   nvmet-vdev identify /run/user/1000/nvmet-vdev/disk.sock
 
-`nvmet-vdev COMMAND --help` has more. Shell completion for bash:
-eval "$(_NVMET_VDEV_COMPLETE=bash_source nvmet-vdev)"
+\b
+`nvmet-vdev COMMAND --help` has more. Completion in bash:
+  eval "$(_NVMET_VDEV_COMPLETE=bash_source nvmet-vdev)"
 """,
 )
 @click.version_option(__version__, "-V", "--version", prog_name="nvmet-vdev", message="%(prog)s %(version)s")
@@ -93,7 +94,10 @@ def main(args: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough. Python would complain once more at exit.
         sys.stderr.close()
         return EXIT_FAILED
-    # A panic in Rust arrives as a BaseException; SystemExit and the like do not get here.
+    except SystemExit as error:
+        # click's own answer to a closed pipe.
+        return error.code if isinstance(error.code, int) else EXIT_FAILED
+    # A panic in Rust arrives as a BaseException.
     except BaseException as error:
         return _report_bug(error)
     return status if isinstance(status, int) else 0

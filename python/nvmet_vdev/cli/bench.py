@@ -20,6 +20,7 @@ REFRESH_SECONDS = 0.25
 
 @click.command(
     "bench",
+    short_help="Measure or verify a drive.",
     epilog="""\b
 Examples:
   nvmet-vdev bench disk.sock

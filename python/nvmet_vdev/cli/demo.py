@@ -18,6 +18,7 @@ from nvmet_vdev.sizes import format_size
 
 @click.command(
     "demo",
+    short_help="See all of it at work, with nothing to prepare.",
     epilog="""\b
 Examples:
   nvmet-vdev demo

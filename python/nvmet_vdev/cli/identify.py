@@ -16,6 +16,7 @@ from nvmet_vdev.sizes import format_size
 
 @click.command(
     "identify",
+    short_help="Show what a drive says about itself.",
     epilog="""\b
 Examples:
   nvmet-vdev identify /run/user/1000/nvmet-vdev/disk.sock

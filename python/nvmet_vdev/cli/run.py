@@ -25,12 +25,13 @@ SHUTDOWN_SECONDS = 60.0
 
 @click.command(
     "run",
+    short_help="Serve disks as one NVMe drive.",
     epilog="""\b
 Examples:
-  nvmet-vdev run disk.img                      a drive of an image that exists
-  nvmet-vdev run disk.img --create 10G         makes the image first, sparse
-  nvmet-vdev run ram:1G --socket /tmp/ram.sock a drive of memory
-  nvmet-vdev run /dev/sdb data.img             two namespaces, NSID 1 and 2
+  nvmet-vdev run disk.img                       a drive of an image that exists
+  nvmet-vdev run disk.img --create 10G          makes the image first, sparse
+  nvmet-vdev run ram:1G --socket /tmp/ram.sock  a drive of memory
+  nvmet-vdev run /dev/sdb data.img              two namespaces, NSID 1 and 2
   nvmet-vdev run golden.img --read-only --terminate
 
 Without --socket it is $XDG_RUNTIME_DIR/nvmet-vdev/NAME.sock, NAME being that of the
@@ -54,7 +55,7 @@ Serial number, NQN and UUIDs stay the same from start to start of the same disks
 )
 @click.option("--serial", metavar="S", help="Serial number, up to 20 ASCII characters.")
 @click.option(
-    "--queues", metavar="N", type=click.IntRange(1, 65535), default=64, show_default=True, help="I/O queues."
+    "--queues", metavar="N", type=click.IntRange(1, 511), default=64, show_default=True, help="I/O queues."
 )
 @click.option(
     "--queue-size",

@@ -38,9 +38,11 @@ pub struct Bench {
     state: Mutex<State>,
 }
 
+type Outcome = Box<Result<BenchResult, HostError>>;
+
 enum State {
-    Running(Receiver<Result<BenchResult, HostError>>),
-    Done(Result<BenchResult, HostError>),
+    Running(Receiver<Outcome>),
+    Done(Outcome),
     /// The thread ended without a word: it panicked.
     Lost,
 }
@@ -83,7 +85,7 @@ impl Bench {
         thread::Builder::new()
             .name("bench".into())
             .spawn(move || {
-                let result = load(&socket, &config, &seen);
+                let result = Box::new(load(&socket, &config, &seen));
                 // Nobody listens any more when Python has dropped the object.
                 let _ = sender.send(result);
             })
@@ -116,8 +118,7 @@ impl Bench {
     fn result(&self, py: Python<'_>) -> PyResult<String> {
         py.detach(|| self.receive(None));
         match std::mem::replace(&mut *self.lock(), State::Lost) {
-            State::Done(Ok(report)) => json(&report),
-            State::Done(Err(error)) => Err(error::host(error)),
+            State::Done(outcome) => json(&(*outcome).map_err(error::host)?),
             State::Running(_) | State::Lost => Err(DeviceError::new_err("the job has no result")),
         }
     }
