@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from tests.product import run, serve
 
 MIB = 1 << 20

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.product import PROGRAM, environment, run, serve, wait_until
 
 MIB = 1 << 20

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.product import PROGRAM, Server, environment, run, serve
 
 MIB = 1 << 20

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+
 from tests.product import run, serve
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,7 +22,7 @@ use pyo3::prelude::*;
 /// Bytes of a size as people write it: `512`, `4k`, `10G`; units are binary.
 #[pyfunction]
 fn parse_size(text: &str) -> PyResult<u64> {
-    nvmet_block::spec::parse_size(text).map_err(error::backend)
+    nvmet_block::parse_size(text).map_err(error::config)
 }
 
 /// The Rust side of nvmet-vdev.

@@ -10,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use nvmet_block::{OpenOptions, open, spec};
+use nvmet_block::{BackendSpec, OpenOptions, open};
 use nvmet_core::{
-    ControllerConfig, DoorbellMode, Event, Listen, NamespaceConfig, NamespaceIds, SubsystemConfig, TargetConfig,
+    device::DoorbellMode,
+    namespace::{NamespaceConfig, NamespaceIds},
+    subsystem::SubsystemConfig,
+    target::{ControllerConfig, Event, Listen, TargetConfig},
 };
 use nvmet_dma::inherited;
 use pyo3::{prelude::*, types::PyAny};
@@ -28,7 +31,7 @@ const MODEL: &str = "nvmet-vdev";
 /// `cpus` in turn when there are any.
 #[pyclass(frozen, module = "nvmet_vdev._nvmet")]
 pub struct Target {
-    inner: nvmet_core::Target,
+    inner: nvmet_core::target::Target,
 }
 
 #[pymethods]
@@ -36,7 +39,7 @@ impl Target {
     #[new]
     #[pyo3(signature = (*, workers = 1, cpus = Vec::new()))]
     fn new(py: Python<'_>, workers: u16, cpus: Vec<usize>) -> PyResult<Self> {
-        let inner = py.detach(|| nvmet_core::Target::start(TargetConfig { workers, cpus }));
+        let inner = py.detach(|| nvmet_core::target::Target::start(TargetConfig { workers, cpus }));
         Ok(Self { inner: inner.map_err(error::target)? })
     }
 
@@ -136,7 +139,7 @@ impl Target {
 /// A subsystem: what its controllers have in common, above all the namespaces.
 #[pyclass(frozen, module = "nvmet_vdev._nvmet")]
 pub struct Subsystem {
-    inner: Arc<nvmet_core::Subsystem>,
+    inner: Arc<nvmet_core::subsystem::Subsystem>,
 }
 
 #[pymethods]
@@ -163,7 +166,7 @@ impl Subsystem {
         create: Option<u64>,
         uuid: Option<[u8; 16]>,
     ) -> PyResult<u32> {
-        let spec = spec::parse(disk).map_err(error::backend)?;
+        let spec: BackendSpec = disk.parse().map_err(error::backend)?;
         let options = OpenOptions { read_only, create, block_size };
         let backend = py.detach(|| open(&spec, options)).map_err(error::backend)?;
         let ids = NamespaceIds { uuid: uuid.unwrap_or_default(), ..NamespaceIds::default() };
