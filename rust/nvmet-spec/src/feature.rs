@@ -79,18 +79,18 @@ features! {
     0x14 PredictableLatencyWindow "Predictable Latency Mode Window", "Base §5.27.1.17";
     0x15 LbaStatusInformation "LBA Status Information Report Interval", "NVM §4.1.3";
     0x16 HostBehaviorSupport "Host Behavior Support", "Base §5.27.1.18";
-    0x17 SanitizeConfig "Sanitize Config", "Base §5.27.1";
-    0x18 EnduranceGroupEventConfig "Endurance Group Event Configuration", "Base §5.27.1";
-    0x19 IoCommandSetProfile "I/O Command Set Profile", "Base §5.27.1";
-    0x1a SpinupControl "Spinup Control", "Base §5.27.1";
-    0x7d EnhancedControllerMetadata "Enhanced Controller Metadata", "Base §5.27.1";
-    0x7e ControllerMetadata "Controller Metadata", "Base §5.27.1";
-    0x7f NamespaceMetadata "Namespace Metadata", "Base §5.27.1";
-    0x80 SoftwareProgressMarker "Software Progress Marker", "Base §5.27.1";
+    0x17 SanitizeConfig "Sanitize Config", "Base §5.27.1.19";
+    0x18 EnduranceGroupEventConfig "Endurance Group Event Configuration", "Base §5.27.1.20";
+    0x19 IoCommandSetProfile "I/O Command Set Profile", "Base §5.27.1.21";
+    0x1a SpinupControl "Spinup Control", "Base §5.27.1.22";
+    0x7d EnhancedControllerMetadata "Enhanced Controller Metadata", "Base §5.27.1.23.1";
+    0x7e ControllerMetadata "Controller Metadata", "Base §5.27.1.23.2";
+    0x7f NamespaceMetadata "Namespace Metadata", "Base §5.27.1.23.3";
+    0x80 SoftwareProgressMarker "Software Progress Marker", "Base §5.27.1.24";
     0x81 HostIdentifier "Host Identifier", "Base §5.27.1.25";
-    0x82 ReservationNotificationMask "Reservation Notification Mask", "Base §5.27.1";
-    0x83 ReservationPersistence "Reservation Persistence", "Base §5.27.1";
-    0x84 NamespaceWriteProtection "Namespace Write Protection Config", "Base §5.27.1";
+    0x82 ReservationNotificationMask "Reservation Notification Mask", "Base §5.27.1.26";
+    0x83 ReservationPersistence "Reservation Persistence", "Base §5.27.1.27";
+    0x84 NamespaceWriteProtection "Namespace Write Protection Config", "Base §5.27.1.28";
 }
 
 /// SEL: which value Get Features returns (Base §5.15).
@@ -359,7 +359,7 @@ pub struct HostIdentifier {
     __: u32,
 }
 
-/// Value of Reservation Notification Mask: set bits mask (Base §5.27.1, FID 82h).
+/// Value of Reservation Notification Mask: set bits mask (Base §5.27.1.26).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct ReservationNotificationMask {
@@ -374,7 +374,7 @@ pub struct ReservationNotificationMask {
     __: u32,
 }
 
-/// Value of Reservation Persistence (Base §5.27.1, FID 83h).
+/// Value of Reservation Persistence (Base §5.27.1.27).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct ReservationPersistence {
@@ -384,7 +384,7 @@ pub struct ReservationPersistence {
     __: u32,
 }
 
-/// Write protection state of a namespace (Base §5.27.1, FID 84h).
+/// Write protection state of a namespace (Base §5.27.1.28).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteProtectionState {
     /// 000b: no write protection.
@@ -421,7 +421,7 @@ impl WriteProtectionState {
     }
 }
 
-/// Value of Namespace Write Protection Config (Base §5.27.1, FID 84h).
+/// Value of Namespace Write Protection Config (Base §5.27.1.28).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct NamespaceWriteProtection {
@@ -432,7 +432,7 @@ pub struct NamespaceWriteProtection {
     __: u32,
 }
 
-/// Value of I/O Command Set Profile (Base §5.27.1, FID 19h).
+/// Value of I/O Command Set Profile (Base §5.27.1.21).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct IoCommandSetProfile {

@@ -71,11 +71,11 @@ log_pages! {
     0x09 EnduranceGroupInformation "Endurance Group Information", "Base §5.16.1.10";
     0x0c AsymmetricNamespaceAccess "Asymmetric Namespace Access", "Base §5.16.1.13";
     0x0d PersistentEventLog "Persistent Event Log", "Base §5.16.1.14";
-    0x12 FeatureEffects "Feature Identifiers Supported and Effects", "Base §5.16.1";
-    0x13 MiCommandEffects "NVMe-MI Commands Supported and Effects", "Base §5.16.1";
-    0x70 Discovery "Discovery", "Base §5.16.1";
-    0x80 ReservationNotification "Reservation Notification", "Base §5.16.1";
-    0x81 SanitizeStatus "Sanitize Status", "Base §5.16.1";
+    0x12 FeatureEffects "Feature Identifiers Supported and Effects", "Base §5.16.1.18";
+    0x13 MiCommandEffects "NVMe-MI Commands Supported and Effects", "Base §5.16.1.19";
+    0x70 Discovery "Discovery", "Base §5.16.1.23";
+    0x80 ReservationNotification "Reservation Notification", "Base §5.16.1.24";
+    0x81 SanitizeStatus "Sanitize Status", "Base §5.16.1.25";
 }
 
 /// LID Supported and Effects: one entry of [`SupportedLogPages`] (Base §5.16.1.1).
@@ -318,7 +318,7 @@ pub struct CommandEffects {
     pub reserved: [u8; 2048],
 }
 
-/// FID Supported and Effects: one entry of [`FeatureEffects`] (Base §5.16.1, LID 12h).
+/// FID Supported and Effects: one entry of [`FeatureEffects`] (Base §5.16.1.18).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct FeatureEffect {
@@ -341,7 +341,7 @@ pub struct FeatureEffect {
     pub fsp: EffectsScope,
 }
 
-/// Feature Identifiers Supported and Effects, 1024 bytes, indexed by FID (Base §5.16.1, LID 12h).
+/// Feature Identifiers Supported and Effects, 1024 bytes, indexed by FID (Base §5.16.1.18).
 #[derive(Debug, Clone, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct FeatureEffects {
@@ -420,7 +420,7 @@ pub struct AnaGroupDescriptor {
     pub reserved: [u8; 15],
 }
 
-/// Reservation Notification, 64 bytes (Base §5.16.1, LID 80h).
+/// Reservation Notification, 64 bytes (Base §5.16.1.24).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct ReservationNotification {

@@ -1,5 +1,5 @@
 //! I/O Command Set specific structures: CNS 05h and 06h of the NVM Command Set (NVM §4.1.5.3 and §4.1.5.4), and the
-//! Identify I/O Command Set structure, CNS 1Ch (Base §5.17.2).
+//! Identify I/O Command Set structure, CNS 1Ch (Base §5.17.2.21).
 
 use bitfield_struct::bitfield;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -42,7 +42,7 @@ pub struct NvmIdentifyController {
     pub reserved16: [u8; 4080],
 }
 
-/// I/O Command Set Vector: one combination of command sets (Base §5.17.2, CNS 1Ch).
+/// I/O Command Set Vector: one combination of command sets (Base §5.17.2.21).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct IoCommandSetVector {
@@ -56,7 +56,7 @@ pub struct IoCommandSetVector {
     __: u64,
 }
 
-/// Identify I/O Command Set data structure, CNS 1Ch, 4096 bytes (Base §5.17.2).
+/// Identify I/O Command Set data structure, CNS 1Ch, 4096 bytes (Base §5.17.2.21).
 #[derive(Debug, Clone, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct IdentifyIoCommandSets {

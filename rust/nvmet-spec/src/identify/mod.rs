@@ -44,21 +44,21 @@ pub mod cns {
     pub const CSI_ACTIVE_NAMESPACES: u8 = 0x07;
     /// I/O Command Set Independent Identify Namespace data structure (Base §5.17.2.8).
     pub const INDEPENDENT_NAMESPACE: u8 = 0x08;
-    /// Allocated Namespace ID list (Base §5.17.2).
+    /// Allocated Namespace ID list (Base §5.17.2.9).
     pub const ALLOCATED_NAMESPACES: u8 = 0x10;
-    /// Identify Namespace data structure of an allocated namespace (Base §5.17.2).
+    /// Identify Namespace data structure of an allocated namespace (Base §5.17.2.10).
     pub const ALLOCATED_NAMESPACE: u8 = 0x11;
-    /// Controller list of the controllers attached to a namespace (Base §5.17.2).
+    /// Controller list of the controllers attached to a namespace (Base §5.17.2.11).
     pub const NAMESPACE_CONTROLLERS: u8 = 0x12;
-    /// Controller list of the NVM subsystem (Base §5.17.2).
+    /// Controller list of the NVM subsystem (Base §5.17.2.12).
     pub const CONTROLLERS: u8 = 0x13;
-    /// Primary Controller Capabilities data structure (Base §5.17.2).
+    /// Primary Controller Capabilities data structure (Base §5.17.2.13).
     pub const PRIMARY_CONTROLLER: u8 = 0x14;
-    /// Secondary Controller list (Base §5.17.2).
+    /// Secondary Controller list (Base §5.17.2.14).
     pub const SECONDARY_CONTROLLERS: u8 = 0x15;
-    /// UUID List (Base §5.17.2).
+    /// UUID List (Base §5.17.2.16).
     pub const UUID_LIST: u8 = 0x17;
-    /// Identify I/O Command Set data structure (Base §5.17.2).
+    /// Identify I/O Command Set data structure (Base §5.17.2.21).
     pub const IO_COMMAND_SETS: u8 = 0x1c;
 }
 
