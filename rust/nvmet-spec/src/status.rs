@@ -244,7 +244,7 @@ statuses! {
     1 0x1a NAMESPACE_NOT_ATTACHED "Namespace Not Attached", "Base §5.22";
     1 0x1b THIN_PROVISIONING_NOT_SUPPORTED "Thin Provisioning Not Supported", "Base §5.23";
     1 0x1c CONTROLLER_LIST_INVALID "Controller List Invalid", "Base §5.22";
-    1 0x1d DEVICE_SELF_TEST_IN_PROGRESS "Device Self-test In Progress", "Base §5.8";
+    1 0x1d DEVICE_SELF_TEST_IN_PROGRESS "Device Self-test In Progress", "Base §5.9";
     1 0x1e BOOT_PARTITION_WRITE_PROHIBITED "Boot Partition Write Prohibited", "Base §5.12";
     1 0x1f INVALID_CONTROLLER_ID "Invalid Controller Identifier", "Base §5.28";
     1 0x20 INVALID_SECONDARY_CONTROLLER_STATE "Invalid Secondary Controller State", "Base §5.28";

@@ -197,7 +197,7 @@ pub struct AbortDw0 {
     __: u32,
 }
 
-/// The two pages of a Doorbell Buffer Config command: PRP1 and PRP2 (Base §5.11).
+/// The two pages of a Doorbell Buffer Config command: PRP1 and PRP2 (Base §5.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DoorbellBufferConfig {
     /// PRP1: address of the Shadow Doorbell buffer, one memory page.
