@@ -65,15 +65,21 @@ impl IoError {
     pub fn from_errno(errno: i32, direction: Direction) -> Self {
         match Errno::from_raw_os_error(errno) {
             // `EREMOTEIO`, `EILSEQ`, `ENODATA`, `EUCLEAN`: how block drivers and file systems report a bad sector.
-            Errno::IO | Errno::REMOTEIO | Errno::ILSEQ | Errno::NODATA | Errno::UCLEAN => Self::Media(direction),
+            Errno::IO | Errno::REMOTEIO | Errno::ILSEQ | Errno::NODATA | Errno::UCLEAN => {
+                Self::Media(direction)
+            }
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::NoSpace,
             Errno::ROFS | Errno::PERM | Errno::ACCESS => Self::ReadOnly,
             Errno::INVAL => Self::Invalid,
             Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTTY => Self::Unsupported,
-            Errno::TIMEDOUT | Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS | Errno::BUSY | Errno::INTR => Self::Retry,
+            Errno::TIMEDOUT | Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS | Errno::BUSY | Errno::INTR => {
+                Self::Retry
+            }
             Errno::BADE => Self::Reserved,
             Errno::BADMSG => Self::Integrity,
-            Errno::SHUTDOWN | Errno::NODEV | Errno::NXIO | Errno::NOMEDIUM | Errno::NOLINK | Errno::STALE => Self::Gone,
+            Errno::SHUTDOWN | Errno::NODEV | Errno::NXIO | Errno::NOMEDIUM | Errno::NOLINK | Errno::STALE => {
+                Self::Gone
+            }
             Errno::CANCELED => Self::Aborted,
             _ => Self::Internal,
         }

@@ -12,13 +12,21 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+mod bounds;
+pub mod conformance;
 pub mod error;
+pub mod file;
 pub mod null;
 pub mod queue;
 pub mod ram;
+mod size;
+pub mod spec;
 
 pub use backend::{Backend, Features, Geometry};
 pub use error::{BackendError, Direction, IoError};
+pub use file::FileBackend;
 pub use null::NullBackend;
 pub use queue::{IoQueue, Op, Submitted};
 pub use ram::RamBackend;
+pub use size::parse_size;
+pub use spec::{BackendSpec, OpenOptions, open};

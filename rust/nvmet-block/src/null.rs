@@ -8,27 +8,27 @@ use crate::backend::{Backend, Features, Geometry};
 use crate::bounds::Bounds;
 use crate::error::{BackendError, IoError};
 use crate::queue::{IoQueue, Op, Submitted};
-use crate::size::{MIN_BLOCK, check_size, human};
+use crate::size::{MIN_BLOCK, blocks_for, check_size, exact};
 
 /// A backend without data.
 #[derive(Debug, Clone)]
-pub struct Null {
+pub struct NullBackend {
     geometry: Geometry,
 }
 
-impl Null {
-    /// `size` bytes of nothing, in blocks of `block_size` (a power of two from 512 on).
+impl NullBackend {
+    /// `size` bytes of nothing.
     ///
     /// # Errors
-    /// [`BackendError::Size`] unless the size is a multiple of the block size and not zero.
-    pub fn new(size: u64, block_size: u32, read_only: bool) -> Result<Self, BackendError> {
-        check_size("null", size, block_size)?;
+    /// [`BackendError::Size`] unless the size is a multiple of 512 and not zero.
+    pub fn new(size: u64, read_only: bool) -> Result<Self, BackendError> {
+        check_size("null", size, MIN_BLOCK)?;
         Ok(Self {
             geometry: Geometry {
                 size,
                 min_block: MIN_BLOCK,
-                preferred_block: block_size,
-                physical_block: block_size,
+                preferred_block: blocks_for(size),
+                physical_block: blocks_for(size),
                 optimal_io: 0,
                 read_only,
             },
@@ -36,7 +36,7 @@ impl Null {
     }
 }
 
-impl Backend for Null {
+impl Backend for NullBackend {
     fn geometry(&self) -> Geometry {
         self.geometry
     }
@@ -60,7 +60,7 @@ impl Backend for Null {
     }
 
     fn describe(&self) -> String {
-        format!("null, {}", human(self.geometry.size))
+        format!("null, {}", exact(self.geometry.size))
     }
 }
 

@@ -11,32 +11,32 @@ use crate::backend::{Backend, Features, Geometry};
 use crate::bounds::Bounds;
 use crate::error::{BackendError, IoError};
 use crate::queue::{IoQueue, Op, Submitted};
-use crate::size::{MIN_BLOCK, check_size, human};
+use crate::size::{MIN_BLOCK, blocks_for, check_size, exact};
 
 /// A backend in memory.
 #[derive(Debug, Clone)]
-pub struct Ram {
+pub struct RamBackend {
     arena: Arc<Arena>,
     geometry: Geometry,
 }
 
-impl Ram {
-    /// `size` zeroed bytes, in blocks of `block_size` (a power of two from 512 on).
+impl RamBackend {
+    /// `size` zeroed bytes.
     ///
     /// # Errors
-    /// [`BackendError::Size`] unless the size is a multiple of the block size and not zero;
+    /// [`BackendError::Size`] unless the size is a multiple of 512 and not zero;
     /// [`BackendError::Memory`] if the process cannot have that much address space.
-    pub fn new(size: u64, block_size: u32, read_only: bool) -> Result<Self, BackendError> {
-        check_size("ram", size, block_size)?;
+    pub fn new(size: u64, read_only: bool) -> Result<Self, BackendError> {
+        check_size("ram", size, MIN_BLOCK)?;
         let arena = Arena::new(size, false)
-            .map_err(|source| BackendError::Memory { what: format!("ram:{}", human(size)), source })?;
+            .map_err(|source| BackendError::Memory { what: format!("ram:{}", exact(size)), source })?;
         Ok(Self {
             arena: Arc::new(arena),
             geometry: Geometry {
                 size,
                 min_block: MIN_BLOCK,
-                preferred_block: block_size,
-                physical_block: block_size.max(4096),
+                preferred_block: blocks_for(size),
+                physical_block: blocks_for(size),
                 optimal_io: 0,
                 read_only,
             },
@@ -44,7 +44,7 @@ impl Ram {
     }
 }
 
-impl Backend for Ram {
+impl Backend for RamBackend {
     fn geometry(&self) -> Geometry {
         self.geometry
     }
@@ -68,7 +68,7 @@ impl Backend for Ram {
     }
 
     fn describe(&self) -> String {
-        format!("ram, {}", human(self.geometry.size))
+        format!("ram, {}", exact(self.geometry.size))
     }
 }
 

@@ -34,10 +34,13 @@ impl RingError {
 }
 
 /// A ring with the best flags that the kernel takes.
+///
+/// Not `DEFER_TASKRUN`: with it the ring's descriptor wakes nobody who sleeps in `poll` or `epoll` (seen on Linux
+/// 6.18), and workers sleep there.
 pub(super) fn build(entries: u32) -> Result<IoUring, RingError> {
     let best = IoUring::builder()
         .setup_single_issuer()
-        .setup_defer_taskrun()
+        .setup_coop_taskrun()
         .setup_taskrun_flag()
         .setup_submit_all()
         .build(entries);

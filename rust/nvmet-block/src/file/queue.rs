@@ -1,0 +1,309 @@
+//! One worker's queue on a file: every operation is a task, every task has at most one step on the ring.
+//!
+//! May know: tasks, the ring, the pool of bounce buffers. Must not know: how the file was opened.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use nvmet_dma::ring::{MAX_ENTRIES, MAX_SEGMENTS, MAX_TRANSFER, PushError, Ring, RingError, RingOp};
+use nvmet_dma::{AlignedBuf, Direction as Dma, Segments};
+
+use super::Shared;
+use super::task::{Bounce, PIECE, Progress, Task, Work, fits_fallocate, zero_work};
+use crate::bounds::Bounds;
+use crate::error::{Direction, IoError};
+use crate::queue::{IoQueue, Op, Submitted};
+
+/// Bounce buffers of one queue: tasks beyond them wait for one.
+const MAX_BUFFERS: usize = 32;
+
+/// A queue of a [`FileBackend`](super::FileBackend).
+#[derive(Debug)]
+pub(super) struct FileQueue {
+    ring: Ring,
+    tasks: Vec<Task>,
+    free: Vec<u32>,
+    /// Tasks whose next step is to be started.
+    again: Vec<u32>,
+    /// Tasks that wait for a buffer.
+    waiting: VecDeque<u32>,
+    pool: Pool,
+    bounds: Bounds,
+    shared: Arc<Shared>,
+}
+
+/// Bounce buffers; made when first needed, then kept.
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<AlignedBuf>,
+    made: usize,
+}
+
+impl Pool {
+    /// `None` if all are in use.
+    fn take(&mut self) -> Option<AlignedBuf> {
+        if let Some(buf) = self.idle.pop() {
+            return Some(buf);
+        }
+        if self.made >= MAX_BUFFERS {
+            return None;
+        }
+        let buf = AlignedBuf::new(PIECE).ok()?;
+        self.made += 1;
+        Some(buf)
+    }
+
+    fn all_idle(&self) -> bool {
+        self.idle.len() == self.made
+    }
+}
+
+/// What became of the start of a task's step.
+enum Started {
+    Running,
+    /// It waits for a buffer.
+    Waiting,
+    Failed(IoError),
+}
+
+impl FileQueue {
+    pub(super) fn new(shared: Arc<Shared>, depth: u32) -> Result<Self, RingError> {
+        let depth = depth.clamp(1, MAX_ENTRIES);
+        Ok(Self {
+            ring: Ring::new(Arc::clone(&shared.fd), depth)?,
+            tasks: (0..depth).map(|_| Task::new()).collect(),
+            free: (0..depth).rev().collect(),
+            again: Vec::with_capacity(depth as usize),
+            waiting: VecDeque::with_capacity(depth as usize),
+            pool: Pool::default(),
+            bounds: Bounds::new(&shared.geometry),
+            shared,
+        })
+    }
+
+    /// Whether the kernel can move the data by itself.
+    #[inline]
+    fn is_direct(&self, data: &Segments<'_>) -> bool {
+        data.count() <= MAX_SEGMENTS
+            && data.len() <= MAX_TRANSFER
+            && self.shared.limits.direct.is_none_or(|direct| data.is_aligned(direct.segment))
+    }
+
+    #[inline]
+    fn transfer(&mut self, tag: u64, op: RingOp<'_>, work: Work) -> Submitted {
+        let Some(&index) = self.free.last() else { return Submitted::Full };
+        match self.ring.push(op, u64::from(index)) {
+            Ok(()) => {
+                self.occupy(index, tag, work);
+                Submitted::Pending
+            }
+            Err(error) => refused(error),
+        }
+    }
+
+    #[inline]
+    fn occupy(&mut self, index: u32, tag: u64, work: Work) {
+        self.free.pop();
+        if let Some(task) = self.tasks.get_mut(index as usize) {
+            task.tag = tag;
+            task.active = true;
+            task.cancelled = false;
+            task.work = work;
+        }
+    }
+
+    /// Takes a task of steps, with the guest memory that it needs.
+    fn steps(&mut self, tag: u64, work: Work, data: Option<&Segments<'_>>) -> Submitted {
+        let Some(&index) = self.free.last() else { return Submitted::Full };
+        self.occupy(index, tag, work);
+        if let (Some(task), Some(data)) = (self.tasks.get_mut(index as usize), data) {
+            task.held.hold(data);
+        }
+        match self.start(index) {
+            Started::Running => Submitted::Pending,
+            Started::Waiting => {
+                self.waiting.push_back(index);
+                Submitted::Pending
+            }
+            Started::Failed(error) => {
+                self.release(index);
+                Submitted::Done(Err(error))
+            }
+        }
+    }
+
+    fn bounce(&mut self, tag: u64, kind: Bounce, offset: u64, data: &Segments<'_>) -> Submitted {
+        let wanted = if kind == Bounce::Read { Dma::ToGuest } else { Dma::FromGuest };
+        if data.direction() != wanted {
+            return Submitted::Done(Err(IoError::Invalid));
+        }
+        self.steps(tag, Work::Bounced { kind, offset, len: data.len(), done: 0 }, Some(data))
+    }
+
+    fn deallocate(&mut self, tag: u64, offset: u64, len: u64) -> Submitted {
+        let zeroes = self.shared.features.discarded_reads_zero;
+        if self.shared.can_punch() && fits_fallocate(&self.shared, offset, len) {
+            self.steps(tag, Work::Punch { offset, len, zeroes, fua: false }, None)
+        } else if zeroes {
+            self.steps(tag, zero_work(&self.shared, offset, len, false), None)
+        } else {
+            Submitted::Done(Ok(()))
+        }
+    }
+
+    fn write_zeroes(&mut self, tag: u64, offset: u64, len: u64, deallocate: bool, fua: bool) -> Submitted {
+        let punch = deallocate && self.shared.can_punch() && fits_fallocate(&self.shared, offset, len);
+        let work = if punch {
+            Work::Punch { offset, len, zeroes: true, fua }
+        } else {
+            zero_work(&self.shared, offset, len, fua)
+        };
+        self.steps(tag, work, None)
+    }
+
+    /// Puts a task's next step on the ring.
+    fn start(&mut self, index: u32) -> Started {
+        let Some(task) = self.tasks.get_mut(index as usize) else {
+            return Started::Failed(IoError::Internal);
+        };
+        if task.cancelled {
+            return Started::Failed(IoError::Aborted);
+        }
+        if task.needs_buffer() && task.buf.is_none() {
+            task.buf = self.pool.take();
+            if task.buf.is_none() {
+                // Nobody would wake it if nobody has a buffer: then there is no memory.
+                return if self.pool.all_idle() { Started::Failed(IoError::Retry) } else { Started::Waiting };
+            }
+        }
+        let pushed = match task.step() {
+            Ok(op) => self.ring.push(op, u64::from(index)),
+            Err(error) => return Started::Failed(error),
+        };
+        match pushed {
+            Ok(()) => Started::Running,
+            Err(_) => Started::Failed(IoError::Retry),
+        }
+    }
+
+    /// Frees a task. Returns its tag.
+    fn release(&mut self, index: u32) -> u64 {
+        let Some(task) = self.tasks.get_mut(index as usize) else { return 0 };
+        task.active = false;
+        task.held.release();
+        self.pool.idle.extend(task.buf.take());
+        self.free.push(index);
+        task.tag
+    }
+
+    /// Starts what the ring's results made ready.
+    #[cold]
+    fn go_on(&mut self, done: &mut dyn FnMut(u64, Result<(), IoError>)) {
+        while let Some(index) = self.again.pop() {
+            match self.start(index) {
+                Started::Running => {}
+                Started::Waiting => self.waiting.push_back(index),
+                Started::Failed(error) => done(self.release(index), Err(error)),
+            }
+        }
+        while let Some(index) = self.waiting.pop_front() {
+            match self.start(index) {
+                Started::Running => {}
+                Started::Waiting => {
+                    self.waiting.push_front(index);
+                    break;
+                }
+                Started::Failed(error) => done(self.release(index), Err(error)),
+            }
+        }
+        self.ring.submit();
+    }
+}
+
+/// A push that did not work, before anything was taken.
+#[cold]
+fn refused(error: PushError) -> Submitted {
+    match error {
+        PushError::Full => Submitted::Full,
+        PushError::WrongDirection => Submitted::Done(Err(IoError::Invalid)),
+        PushError::TooLong | PushError::TooManySegments => Submitted::Done(Err(IoError::Internal)),
+    }
+}
+
+impl IoQueue for FileQueue {
+    #[inline]
+    fn submit(&mut self, tag: u64, op: Op<'_>) -> Submitted {
+        if let Err(error) = self.bounds.check(&op) {
+            return Submitted::Done(Err(error));
+        }
+        match op {
+            Op::Read { data, .. } | Op::Write { data, .. } | Op::Compare { data, .. } if data.is_empty() => {
+                Submitted::Done(Ok(()))
+            }
+            Op::WriteZeroes { len: 0, .. } | Op::Deallocate { len: 0, .. } => Submitted::Done(Ok(())),
+            Op::Read { offset, data } if self.is_direct(&data) => {
+                let work = Work::Direct { direction: Direction::Read, len: data.len() };
+                self.transfer(tag, RingOp::Read { offset, data }, work)
+            }
+            Op::Write { offset, data, fua } if self.is_direct(&data) => {
+                let work = Work::Direct { direction: Direction::Write, len: data.len() };
+                self.transfer(tag, RingOp::Write { offset, data, dsync: fua }, work)
+            }
+            Op::Read { offset, data } => self.bounce(tag, Bounce::Read, offset, &data),
+            Op::Write { offset, data, fua } => self.bounce(tag, Bounce::Write { fua }, offset, &data),
+            Op::Compare { offset, data } => self.bounce(tag, Bounce::Compare, offset, &data),
+            Op::WriteZeroes { offset, len, deallocate, fua } => {
+                self.write_zeroes(tag, offset, len, deallocate, fua)
+            }
+            Op::Deallocate { offset, len } => self.deallocate(tag, offset, len),
+            // Nothing can have been written through a read-only descriptor.
+            Op::Flush if self.shared.geometry.read_only => Submitted::Done(Ok(())),
+            Op::Flush => self.steps(tag, Work::Sync, None),
+        }
+    }
+
+    #[inline]
+    fn kick(&mut self) {
+        self.ring.submit();
+    }
+
+    #[inline]
+    fn reap(&mut self, done: &mut dyn FnMut(u64, Result<(), IoError>)) {
+        let Self { ring, tasks, free, again, pool, shared, .. } = self;
+        ring.reap(|index, result, buf| {
+            let Some(task) = tasks.get_mut(index as usize) else { return };
+            match task.advance(result, buf, shared) {
+                Progress::Done(result) => {
+                    task.active = false;
+                    task.held.release();
+                    pool.idle.extend(task.buf.take());
+                    free.push(index as u32);
+                    done(task.tag, result);
+                }
+                Progress::Again => again.push(index as u32),
+            }
+        });
+        if !self.again.is_empty() || !self.waiting.is_empty() {
+            self.go_on(done);
+        }
+    }
+
+    fn ready(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.ring.as_fd())
+    }
+
+    #[inline]
+    fn in_flight(&self) -> usize {
+        self.tasks.len() - self.free.len()
+    }
+
+    fn cancel(&mut self, tag: u64) {
+        let found = self.tasks.iter_mut().enumerate().find(|(_, task)| task.active && task.tag == tag);
+        if let Some((index, task)) = found {
+            // Between two steps it ends here, within one the kernel may end it.
+            task.cancelled = true;
+            self.ring.cancel(index as u64);
+        }
+    }
+}
