@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nvmet_spec::command::{AdminOpcode, NSID_ALL, NvmOpcode};
+use nvmet_spec::identify::ascii_field;
 use nvmet_spec::log::{
     ActiveFirmwareInfo, ChangedNamespaceList, CommandEffect, CommandEffects, CriticalWarning, EffectsScope,
     FeatureEffect, FeatureEffects, FirmwareSlot, Lid, LidEffects, SmartHealth, SupportedLogPages,
@@ -16,7 +17,6 @@ use zerocopy::IntoBytes;
 
 use super::error_log::ErrorLog;
 use super::features::{Features, TEMPERATURE, is_namespace_specific};
-use super::identify::put_ascii;
 use crate::stats::Batch;
 
 /// The log pages that there are.
@@ -179,7 +179,8 @@ fn smart_health(view: &LogView<'_>) -> SmartHealth {
 /// Firmware Slot Information, 5.16.1.4: slot 1 is active and the only one.
 fn firmware_slot(firmware: &str) -> FirmwareSlot {
     let mut page = FirmwareSlot { afi: ActiveFirmwareInfo::new().with_active(1), ..FirmwareSlot::default() };
-    put_ascii(&mut page.frs[0], firmware);
+    // The subsystem has checked that it is printable and fits.
+    page.frs[0] = ascii_field(firmware).unwrap_or([b' '; 8]);
     page
 }
 

@@ -102,7 +102,7 @@ fn u64_at(page: &Page, offset: usize) -> u64 {
 }
 
 fn list(page: &Page) -> Vec<u32> {
-    (0..LIST_ENTRIES).map(|at| u32_at(page, at * 4)).take_while(|&nsid| nsid != 0).collect()
+    (0..NAMESPACE_LIST_ENTRIES).map(|at| u32_at(page, at * 4)).take_while(|&nsid| nsid != 0).collect()
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn deallocated_blocks_read_zero_only_if_the_backend_says_so() {
 fn an_inactive_namespace_is_zero_and_an_invalid_one_an_error() {
     let subsystem = three();
     for cns in [0x00, 0x05, 0x08] {
-        assert_eq!(ask(&subsystem, cns, 0, 0, 2).unwrap(), Box::new([0; SIZE]), "CNS {cns:02x}h");
+        assert_eq!(ask(&subsystem, cns, 0, 0, 2).unwrap(), Box::new([0; IDENTIFY_SIZE]), "CNS {cns:02x}h");
         for nsid in [0, MAX_NAMESPACES + 1, NSID_ALL] {
             let error = ask(&subsystem, cns, 0, 0, nsid).unwrap_err();
             assert!(error.is(Status::INVALID_NAMESPACE_OR_FORMAT), "CNS {cns:02x}h");
@@ -276,7 +276,7 @@ fn the_nvm_command_set_has_its_structures_and_no_other_set_has_any() {
     let subsystem = three();
     let ask = |cns, csi, nsid| ask(&subsystem, cns, 0xffff, csi, nsid);
     // Windows takes an error here for a broken controller.
-    assert_eq!(ask(0x06, 0, 0).unwrap(), Box::new([0; SIZE]));
+    assert_eq!(ask(0x06, 0, 0).unwrap(), Box::new([0; IDENTIFY_SIZE]));
     assert!(ask(0x06, 2, 0).unwrap_err().is(Status::INVALID_FIELD));
     assert!(ask(0x07, 2, 0).unwrap_err().is(Status::INVALID_FIELD));
     assert!(ask(0x05, 2, 1).unwrap_err().is(Status::INVALID_IO_COMMAND_SET));
