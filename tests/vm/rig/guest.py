@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import tempfile
@@ -241,9 +240,3 @@ class Guest:
                 initrd.write_bytes(b"".join((guest / name).read_bytes() for name in archives))
                 kernel = ["-kernel", str(guest / guest_stage.VMLINUX), "-initrd", str(initrd)]
                 return ["-bios", "qboot.rom", *kernel, "-append", f"{CONSOLE} {FAST}"]
-
-
-def vfio_user(path: Path) -> list[str]:
-    """QEMU's arguments for a vfio-user device served at `path`."""
-    device = {"driver": "vfio-user-pci", "socket": {"type": "unix", "path": str(path)}}
-    return ["-device", json.dumps(device)]

@@ -46,3 +46,6 @@ controller_of() {
     echo "no controller with serial $1" >&2
     return 1
 }
+
+# The shell of busybox takes its own applet before a program of the same name.
+blkdiscard() { /bin/blkdiscard "$@"; }
