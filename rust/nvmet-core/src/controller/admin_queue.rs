@@ -10,7 +10,8 @@ use zerocopy::FromBytes;
 use super::Controller;
 use super::admin::Answer;
 use crate::queue::{
-    CompletionQueue, CompletionQueueState, InvalidDoorbell, Permit, SubmissionQueue, SubmissionQueueState, register_index,
+    CompletionQueue, CompletionQueueState, InvalidDoorbell, Permit, SubmissionQueue, SubmissionQueueState,
+    register_index,
 };
 use crate::worker::{CommandFailure, Event};
 

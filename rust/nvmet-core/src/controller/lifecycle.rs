@@ -55,7 +55,7 @@ impl Controller {
         let registers = &self.registers;
         let (cc, aqa) = (registers.cc, registers.aqa);
         let page_size = u64::from(cc.page_size());
-        let aligned = registers.asq % page_size == 0 && registers.acq % page_size == 0;
+        let aligned = registers.asq.is_multiple_of(page_size) && registers.acq.is_multiple_of(page_size);
         let supported = registers.page_size_is_supported()
             && cc.css() == CommandSetSelected::Nvm
             && cc.ams() == ArbitrationMechanism::RoundRobin;

@@ -72,6 +72,7 @@ pub struct HostIdentity {
 pub struct Controller {
     limits: ControllerLimits,
     pci_ids: (u16, u16),
+    host: HostIdentity,
     cntlid: u16,
     subsystem: Arc<Subsystem>,
     link: Arc<Link>,
@@ -109,7 +110,8 @@ impl Controller {
         wake: impl Fn() + Send + Sync + Clone + 'static,
     ) -> Result<Self, TargetError> {
         limits.check()?;
-        let page = DoorbellPage::new(DOORBELL_PAGE_SIZE).map_err(|e| TargetError::system("make the doorbell page", e))?;
+        let page = DoorbellPage::new(DOORBELL_PAGE_SIZE)
+            .map_err(|e| TargetError::system("make the doorbell page", e))?;
         let page = Arc::new(page);
         let cntlid = subsystem.join(wake.clone())?;
         let (sender, events) = channel();
@@ -125,11 +127,12 @@ impl Controller {
         let namespaces = subsystem.namespaces();
         Ok(Self {
             registers: Registers::new(limits.entries),
-            admin: AdminState::new(&limits, host, namespaces),
+            admin: AdminState::new(&limits, host.id, namespaces),
             reader: link.dma.reader(),
             doorbells: Doorbells::new(Arc::clone(&page)),
             limits,
             pci_ids,
+            host,
             cntlid,
             subsystem,
             link,
@@ -148,6 +151,11 @@ impl Controller {
     /// Controller Identifier.
     pub fn cntlid(&self) -> u16 {
         self.cntlid
+    }
+
+    /// The host that the controller belongs to.
+    pub fn host(&self) -> &HostIdentity {
+        &self.host
     }
 
     /// The doorbell page, for mapping.
@@ -271,7 +279,10 @@ impl Controller {
             Event::InvalidDoorbell(invalid) => self.invalid_doorbell(invalid),
             Event::AdminDoorbell => self.run_admin_queue(),
             Event::MemoryLost => self.fail("guest memory vanished: its file was truncated"),
-            Event::SqRemoved { .. } | Event::CqRemoved { .. } | Event::ShadowSet { .. } | Event::Aborted { .. } => {
+            Event::SqRemoved { .. }
+            | Event::CqRemoved { .. }
+            | Event::ShadowSet { .. }
+            | Event::Aborted { .. } => {
                 self.answer_pending(&event);
             }
         }

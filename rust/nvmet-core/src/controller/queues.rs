@@ -64,7 +64,12 @@ impl QueueTable {
     /// # Errors
     ///
     /// Invalid Queue Identifier, Invalid Queue Size, Invalid Interrupt Vector, Invalid Field, PRP Offset Invalid.
-    pub fn create_cq(&mut self, sqe: &Sqe, iocqes: u8, limits: &QueueLimits) -> Result<CompletionQueueState, Status> {
+    pub fn create_cq(
+        &mut self,
+        sqe: &Sqe,
+        iocqes: u8,
+        limits: &QueueLimits,
+    ) -> Result<CompletionQueueState, Status> {
         let (cdw10, cdw11) = (CreateQueueCdw10::from_bits(sqe.cdw10), CreateCqCdw11::from_bits(sqe.cdw11));
         let (cqid, entries) = (cdw10.qid(), cdw10.qsize());
         if cqid == 0 || cqid > limits.completion || self.cqs.contains_key(&cqid) {
@@ -88,7 +93,12 @@ impl QueueTable {
     /// # Errors
     ///
     /// Completion Queue Invalid, Invalid Queue Identifier, Invalid Queue Size, Invalid Field, PRP Offset Invalid.
-    pub fn create_sq(&mut self, sqe: &Sqe, iosqes: u8, limits: &QueueLimits) -> Result<SubmissionQueueState, Status> {
+    pub fn create_sq(
+        &mut self,
+        sqe: &Sqe,
+        iosqes: u8,
+        limits: &QueueLimits,
+    ) -> Result<SubmissionQueueState, Status> {
         let (cdw10, cdw11) = (CreateQueueCdw10::from_bits(sqe.cdw10), CreateSqCdw11::from_bits(sqe.cdw11));
         let (sqid, entries, cqid) = (cdw10.qid(), cdw10.qsize(), cdw11.cqid());
         if cqid == 0 || cqid > limits.completion {
@@ -148,7 +158,7 @@ fn check_base(prp1: u64, contiguous: bool, limits: &QueueLimits) -> Result<(), S
     if !contiguous {
         return Err(Status::INVALID_FIELD.with_dnr());
     }
-    if prp1 % limits.page_size != 0 {
+    if !prp1.is_multiple_of(limits.page_size) {
         return Err(Status::PRP_OFFSET_INVALID.with_dnr());
     }
     Ok(())

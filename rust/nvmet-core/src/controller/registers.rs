@@ -58,15 +58,7 @@ impl Registers {
             .with_mpsmin(MPS.0)
             .with_mpsmax(MPS.1)
             .with_crwms(true);
-        Self {
-            cap,
-            intms: 0,
-            cc: Cc::new(),
-            csts: Csts::new(),
-            aqa: Aqa::new(),
-            asq: 0,
-            acq: 0,
-        }
+        Self { cap, intms: 0, cc: Cc::new(), csts: Csts::new(), aqa: Aqa::new(), asq: 0, acq: 0 }
     }
 
     /// Back to power on, but for what outlives a reset of the kind: CSTS.NSSRO, and, over a Controller Reset, the
@@ -78,11 +70,6 @@ impl Registers {
         if keep_admin_queues {
             (self.aqa, self.asq, self.acq) = (old.aqa, old.asq, old.acq);
         }
-    }
-
-    /// CAP.TO, in units of 500 ms.
-    pub fn timeout_units(&self) -> u8 {
-        self.cap.to()
     }
 
     /// Whether CC.MPS is between CAP.MPSMIN and CAP.MPSMAX.
@@ -234,7 +221,9 @@ mod tests {
     fn enable_and_disable_are_edges() {
         let mut registers = Registers::new(1024);
         let enabled = Cc::new().with_en(true).with_iosqes(6).with_iocqes(4);
-        let write = |registers: &mut Registers, cc: Cc| registers.write(registers::CC, &cc.into_bits().to_le_bytes())[0];
+        let write = |registers: &mut Registers, cc: Cc| {
+            registers.write(registers::CC, &cc.into_bits().to_le_bytes())[0]
+        };
         assert_eq!(write(&mut registers, enabled), Some(Effect::Enable));
         assert_eq!(write(&mut registers, enabled.with_mps(3)), None);
         assert_eq!(registers.cc.mps(), 0, "MPS cannot change while enabled");

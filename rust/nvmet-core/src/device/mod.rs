@@ -117,7 +117,8 @@ impl NvmeDevice {
         config.limits.check()?;
         // One vector for each I/O queue and one for the admin queue.
         let vectors = config.limits.queues + 1;
-        let pci_error = |error: crate::pci::PciError| TargetError::config("pci", error, "see the help for PCI ids");
+        let pci_error =
+            |error: crate::pci::PciError| TargetError::config("pci", error, "see the help for PCI ids");
         let pci = PciFunction::new(PciConfig {
             ids: config.ids,
             bar0_size: BAR0_SIZE,
@@ -158,6 +159,11 @@ impl NvmeDevice {
     /// Controller Identifier.
     pub fn cntlid(&self) -> u16 {
         self.controller.cntlid()
+    }
+
+    /// The host that the controller belongs to.
+    pub fn host(&self) -> &HostIdentity {
+        self.controller.host()
     }
 
     /// Counters of the I/O queues.
@@ -310,7 +316,9 @@ impl Device for NvmeDevice {
     fn dma_unmap(&mut self, range: DmaUnmap) -> Result<Outcome, Errno> {
         let retired = match range {
             DmaUnmap::All => self.dma.unmap_all(),
-            DmaUnmap::Range { addr, size } => self.dma.unmap(addr, size).map_err(|error| dma_errno(&error))?,
+            DmaUnmap::Range { addr, size } => {
+                self.dma.unmap(addr, size).map_err(|error| dma_errno(&error))?
+            }
         };
         self.controller.memory_changed();
         Ok(self.wait_for(Pending::Unmap(retired)))
@@ -324,7 +332,9 @@ impl Device for NvmeDevice {
         }
         let invalid = |_: IrqError| Errno::INVAL;
         match (index, data) {
-            (MSIX, IrqData::Eventfd(fds)) if fds.is_empty() => self.vectors.deassign(start, count).map_err(invalid),
+            (MSIX, IrqData::Eventfd(fds)) if fds.is_empty() => {
+                self.vectors.deassign(start, count).map_err(invalid)
+            }
             (MSIX, IrqData::Eventfd(fds)) => self.vectors.assign(start, eventfds(fds)?).map_err(invalid),
             (MSIX, IrqData::None) if count == 0 => {
                 self.vectors.disable_all();

@@ -37,7 +37,11 @@ impl StandaloneDevice {
     /// # Errors
     ///
     /// Those of [`NvmeDevice::new`], and [`TargetError::System`] if the thread cannot be started.
-    pub fn new(config: DeviceConfig, subsystem: Arc<Subsystem>, pool: Arc<WorkerPool>) -> Result<Self, TargetError> {
+    pub fn new(
+        config: DeviceConfig,
+        subsystem: Arc<Subsystem>,
+        pool: Arc<WorkerPool>,
+    ) -> Result<Self, TargetError> {
         let (messages, inbox) = channel();
         let (made, result) = channel();
         let waker = messages.clone();
@@ -190,7 +194,14 @@ impl ServerBackend for StandaloneDevice {
         self.call(|device| ((), device.reset()))
     }
 
-    fn set_irqs(&mut self, index: u32, flags: u32, start: u32, count: u32, fds: Vec<File>) -> std::io::Result<()> {
+    fn set_irqs(
+        &mut self,
+        index: u32,
+        flags: u32,
+        start: u32,
+        count: u32,
+        fds: Vec<File>,
+    ) -> std::io::Result<()> {
         if flags & VFIO_IRQ_SET_ACTION_TRIGGER == 0 {
             return Err(Errno::INVAL.into());
         }

@@ -20,6 +20,7 @@ use nvmet_spec::command::{
     AdminOpcode, DoorbellBufferConfig, GetFeaturesCdw10, GetLogPageCdw10, GetLogPageCdw11, GetLogPageCdw14,
     IdentifyCdw10, IdentifyCdw11, SetFeaturesCdw10, Sqe, get_log_page_length, get_log_page_offset,
 };
+use nvmet_spec::feature::FeatureId;
 use nvmet_spec::log::Lid;
 use nvmet_spec::status::Status;
 
@@ -28,9 +29,9 @@ use self::events::AsyncEvents;
 use self::features::{Features, SetRequest};
 use self::logs::{ChangedNamespaces, LogView};
 use super::admin_queue::Waiting;
-use super::{Controller, ControllerLimits, HostIdentity, MAX_TRANSFER};
-use crate::io::execute::{Context, map_data};
+use super::{Controller, ControllerLimits, MAX_TRANSFER};
 use crate::io::dma_status;
+use crate::io::execute::{Context, map_data};
 use crate::queue::InvalidDoorbell;
 use crate::subsystem::NamespaceMap;
 
@@ -47,7 +48,6 @@ pub enum Answer {
 
 /// What admin commands read and change.
 pub struct AdminState {
-    host: HostIdentity,
     namespaces: Arc<NamespaceMap>,
     changed: ChangedNamespaces,
     features: Features,
@@ -64,12 +64,11 @@ pub struct AdminState {
 
 impl AdminState {
     /// The state after power on.
-    pub fn new(limits: &ControllerLimits, host: HostIdentity, namespaces: Arc<NamespaceMap>) -> Self {
-        let mut features = Features::new(limits, host.id);
+    pub fn new(limits: &ControllerLimits, host_id: [u8; 16], namespaces: Arc<NamespaceMap>) -> Self {
+        let mut features = Features::new(limits, host_id);
         features.set_volatile_write_cache(has_volatile_write_cache(&namespaces));
         Self {
             features,
-            host,
             namespaces,
             changed: ChangedNamespaces::default(),
             events: AsyncEvents::new(),
@@ -148,6 +147,15 @@ impl AdminState {
         expired
     }
 
+    /// A threshold below the temperature is crossed at once (NVMe Base 2.0, 5.27.1.3).
+    fn check_temperature(&mut self) {
+        const TEMPERATURE: u8 = 1 << 1;
+        let wanted = self.features.async_event_config().smart_critical_warnings() & TEMPERATURE != 0;
+        if wanted && self.features.temperature_warning() {
+            self.events.raise(AsyncEvent::TEMPERATURE_THRESHOLD);
+        }
+    }
+
     fn restart_keep_alive(&mut self) {
         let timeout = self.features.keep_alive();
         self.keep_alive = (!timeout.is_zero()).then(|| Instant::now() + timeout);
@@ -195,7 +203,7 @@ impl Controller {
             vwc: has_volatile_write_cache(&self.admin.namespaces),
         };
         let data = identify::identify(&view, cdw10.cns(), cdw10.cntid(), cdw11.csi(), sqe.nsid)?;
-        self.to_host(sqe, data.as_slice())?;
+        self.write_data(sqe, data.as_slice())?;
         Ok(0)
     }
 
@@ -221,7 +229,7 @@ impl Controller {
         let wanted = get_log_page_length(cdw10, cdw11);
         // An offset beyond the page is an error, and has to be a dword's (NVMe Base 2.0, 5.16.1).
         let rest = usize::try_from(offset).ok().and_then(|offset| page.get(offset..));
-        let Some(rest) = rest.filter(|_| offset % 4 == 0) else {
+        let Some(rest) = rest.filter(|_| offset.is_multiple_of(4)) else {
             return Err(Status::INVALID_FIELD.with_dnr());
         };
         let wanted = usize::try_from(wanted).ok().filter(|&wanted| wanted as u64 <= MAX_TRANSFER);
@@ -230,7 +238,7 @@ impl Controller {
         let mut data = vec![0; wanted];
         let there = rest.len().min(wanted);
         data[..there].copy_from_slice(&rest[..there]);
-        self.to_host(sqe, &data)?;
+        self.write_data(sqe, &data)?;
         if !cdw10.rae() {
             self.admin.log_was_read(cdw10.lid());
         }
@@ -242,7 +250,7 @@ impl Controller {
         let features = &self.admin.features;
         let value = features.get(cdw10.fid(), cdw10.sel(), sqe.cdw11, sqe.nsid, SystemTime::now())?;
         if !value.data.is_empty() {
-            self.to_host(sqe, &value.data)?;
+            self.write_data(sqe, &value.data)?;
         }
         Ok(value.dw0)
     }
@@ -251,7 +259,7 @@ impl Controller {
         let cdw10 = SetFeaturesCdw10::from_bits(sqe.cdw10);
         let mut data = vec![0; Features::data_len(cdw10.fid(), sqe.cdw11)];
         if !data.is_empty() {
-            self.from_host(sqe, &mut data)?;
+            self.read_data(sqe, &mut data)?;
         }
         let request = SetRequest {
             fid: cdw10.fid(),
@@ -262,22 +270,28 @@ impl Controller {
             queues_exist: !self.queues.is_empty(),
         };
         let dw0 = self.admin.features.set(request, SystemTime::now())?;
-        if cdw10.fid() == nvmet_spec::feature::FeatureId::KeepAliveTimer as u8 {
-            self.admin.restart_keep_alive();
+        match FeatureId::try_from(cdw10.fid()) {
+            Ok(FeatureId::KeepAliveTimer) => self.admin.restart_keep_alive(),
+            Ok(FeatureId::TemperatureThreshold | FeatureId::AsyncEventConfig) => {
+                self.admin.check_temperature()
+            }
+            _ => {}
         }
         Ok(dw0)
     }
 
     /// Copies `data` to where the command's PRPs point.
-    fn to_host(&mut self, sqe: &Sqe, data: &[u8]) -> Result<(), Status> {
-        let mut context = admin_context(&mut self.reader, &mut self.admin.segments, self.registers.cc.page_size());
+    fn write_data(&mut self, sqe: &Sqe, data: &[u8]) -> Result<(), Status> {
+        let mut context =
+            admin_context(&mut self.reader, &mut self.admin.segments, self.registers.cc.page_size());
         let segments = map_data(sqe, &mut context, data.len() as u64, Direction::ToGuest)?;
         segments.write_from(0, data).map_err(|error| dma_status(&error))
     }
 
     /// Copies what the command's PRPs point to, once.
-    fn from_host(&mut self, sqe: &Sqe, data: &mut [u8]) -> Result<(), Status> {
-        let mut context = admin_context(&mut self.reader, &mut self.admin.segments, self.registers.cc.page_size());
+    fn read_data(&mut self, sqe: &Sqe, data: &mut [u8]) -> Result<(), Status> {
+        let mut context =
+            admin_context(&mut self.reader, &mut self.admin.segments, self.registers.cc.page_size());
         let segments = map_data(sqe, &mut context, data.len() as u64, Direction::FromGuest)?;
         segments.read_to(0, data).map_err(|error| dma_status(&error))
     }
@@ -330,5 +344,10 @@ fn admin_context<'a>(
     segments: &'a mut SegmentBuf,
     page_size: u32,
 ) -> Context<'a> {
-    Context { snapshot: reader.snapshot(), segments, page_size: u64::from(page_size), max_transfer: MAX_TRANSFER }
+    Context {
+        snapshot: reader.snapshot(),
+        segments,
+        page_size: u64::from(page_size),
+        max_transfer: MAX_TRANSFER,
+    }
 }

@@ -119,7 +119,10 @@ impl Controller {
     pub(super) fn doorbell_buffer_config(&mut self, sqe: &Sqe) -> Answer {
         let config = DoorbellBufferConfig::from_sqe(sqe);
         let page_size = u64::from(self.registers.cc.page_size());
-        if config.shadow_doorbells % page_size != 0 || config.event_idxs % page_size != 0 {
+        if [config.shadow_doorbells, config.event_idxs]
+            .iter()
+            .any(|address| !address.is_multiple_of(page_size))
+        {
             return Answer::Now(Err(Status::INVALID_FIELD.with_dnr()));
         }
         self.admin.shadow = Some(config);
