@@ -139,7 +139,7 @@ def test_a_file_that_may_only_be_read_is_refused_for_writing_and_served_read_onl
 
 def test_a_socket_in_use_is_left_to_its_server(place: Path) -> None:
     with serve("ram:1M", "--socket", "live.sock", cwd=place) as server:
-        refused(place, "run", "disk.img", "--socket", "live.sock", says=("live.sock", "in use"))
+        refused(place, "run", "disk.img", "--socket", "live.sock", says=("live.sock", "another server"))
         refused(place, "run", "new.img", "--create", "1M", "--socket", "live.sock", says=("live.sock",))
         assert run("identify", "live.sock", cwd=place).returncode == 0
         assert server.stop() == 0

@@ -7,9 +7,13 @@ terminal, and never when ``NO_COLOR`` is set (no-color.org).
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TextIO
+
+_FIGURE = re.compile(r"[0-9.]+( \w+)?")
+"""A number, with a unit or without."""
 
 
 def wants_colour(stream: TextIO) -> bool:
@@ -44,7 +48,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns under a heading: text to the left, figures to the right."""
     columns = list(zip(head, *rows, strict=True))
     widths = [max(len(cell) for cell in column) for column in columns]
-    figures = [bool(rows) and all(cell[:1].isdigit() for cell in column[1:]) for column in columns]
+    figures = [bool(rows) and all(_FIGURE.fullmatch(cell) for cell in column[1:]) for column in columns]
 
     def line(cells: Sequence[str]) -> str:
         placed = (
