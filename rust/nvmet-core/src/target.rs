@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -189,7 +189,11 @@ impl Target {
     /// # Errors
     ///
     /// [`TargetError::Listen`] for a socket that cannot be had, [`TargetError::Config`] for values out of range.
-    pub fn listen(&self, subsystem: &Arc<Subsystem>, config: ControllerConfig) -> Result<ControllerId, TargetError> {
+    pub fn listen(
+        &self,
+        subsystem: &Arc<Subsystem>,
+        config: ControllerConfig,
+    ) -> Result<ControllerId, TargetError> {
         let ControllerConfig { socket, queues, queue_size, doorbells, ids, hostnqn, hostid } = config;
         let host = host_identity(subsystem, &socket, hostnqn, hostid)?;
         let limits = ControllerLimits { queues, entries: queue_size };
@@ -230,7 +234,8 @@ impl Target {
     /// [`TargetError::Config`] if there is no such controller, [`TargetError::ShutDown`].
     pub fn close(&self, id: ControllerId) -> Result<(), TargetError> {
         let handle = self.lock().controllers.remove(&id);
-        let handle = handle.ok_or_else(|| TargetError::config("controller", id.0, "there is no such controller"))?;
+        let handle =
+            handle.ok_or_else(|| TargetError::config("controller", id.0, "there is no such controller"))?;
         Ok(handle.remove()?)
     }
 
@@ -239,10 +244,7 @@ impl Target {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let event = match timeout {
             None => events.recv().ok(),
-            Some(timeout) => match events.recv_timeout(timeout) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            Some(timeout) => events.recv_timeout(timeout).ok(),
         };
         if event.is_none() {
             // Nothing is left: the descriptor is no longer readable.
@@ -258,7 +260,8 @@ impl Target {
 
     /// Counters now.
     pub fn stats(&self) -> TargetStats {
-        let handles: Vec<_> = self.lock().controllers.iter().map(|(id, handle)| (*id, handle.clone())).collect();
+        let handles: Vec<_> =
+            self.lock().controllers.iter().map(|(id, handle)| (*id, handle.clone())).collect();
         let read = |(id, handle): (ControllerId, DeviceHandle<NvmeDevice>)| {
             handle.call(|device| device.stats()).ok().map(|stats| (id, stats))
         };
@@ -289,9 +292,10 @@ impl Target {
                 let _ = thread.join();
             }
             let mut result = Ok(());
-            for namespace in subsystems.iter().flat_map(|subsystem| {
-                subsystem.namespaces().iter().cloned().collect::<Vec<_>>()
-            }) {
+            for namespace in subsystems
+                .iter()
+                .flat_map(|subsystem| subsystem.namespaces().iter().cloned().collect::<Vec<_>>())
+            {
                 if let Err(error) = namespace.backend().sync() {
                     let error = std::io::Error::other(format!("{}: {error}", namespace.backend().describe()));
                     result = Err(TargetError::system("flush", error));
@@ -306,7 +310,9 @@ impl Target {
             .map_err(|error| TargetError::system("start a thread", error))?;
         match finished.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(result) => result,
-            Err(_) => Err(TargetError::Deadline { what: "the shutdown".to_owned(), seconds: limit.as_secs() }),
+            Err(_) => {
+                Err(TargetError::Deadline { what: "the shutdown".to_owned(), seconds: limit.as_secs() })
+            }
         }
     }
 }
@@ -354,8 +360,7 @@ fn host_identity(
         format!("nqn.2014-08.org.nvmexpress:uuid:{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, &name))
     };
     let nqn = nqn.unwrap_or_else(derived);
-    let id = id.unwrap_or_else(|| {
-        uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, nqn.as_bytes()).into_bytes()
-    });
+    let id =
+        id.unwrap_or_else(|| uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, nqn.as_bytes()).into_bytes());
     Ok(HostIdentity { nqn, id })
 }
