@@ -153,12 +153,9 @@ def command(
 
 
 def _check_create(disks: Sequence[str], create: int | None) -> None:
-    """`--create` is for image files; the other kinds carry their size, or have one."""
-    for disk in disks:
-        if create is not None and disk.startswith(("ram:", "null:")):
-            raise UsageError(
-                f"--create makes image files and {disk} has its size already; leave --create out"
-            )
+    """`--create` is for image files; beside one, `ram:` and `null:` are welcome."""
+    if create is not None and all(disk.startswith(("ram:", "null:")) for disk in disks):
+        raise UsageError(f"--create makes image files and {disks[0]} has its size already; leave --create out")
 
 
 def _listening_path(fd: int) -> Path:
