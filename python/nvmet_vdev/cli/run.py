@@ -155,7 +155,7 @@ def command(
 def _check_create(disks: Sequence[str], create: int | None) -> None:
     """`--create` is for image files; beside one, `ram:` and `null:` are welcome."""
     if create is not None and all(disk.startswith(("ram:", "null:")) for disk in disks):
-        raise UsageError(f"--create makes image files and {disks[0]} has its size already; leave --create out")
+        raise UsageError(f"--create makes image files and {disks[0]} has its size: leave --create out")
 
 
 def _listening_path(fd: int) -> Path:
