@@ -84,3 +84,6 @@ pub fn decode(sqe: &Sqe) -> Result<IoCommand, Status> {
         _ => return Err(Status::INVALID_OPCODE.with_dnr()),
     })
 }
+
+#[cfg(test)]
+mod tests;

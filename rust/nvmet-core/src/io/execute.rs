@@ -199,3 +199,6 @@ pub fn read_data(sqe: &Sqe, context: &mut Context<'_>, into: &mut [u8]) -> Resul
     let data = map_data(sqe, context, into.len() as u64, DmaDirection::FromGuest)?;
     data.read_to(0, into).map_err(|e| dma_status(&e))
 }
+
+#[cfg(test)]
+mod tests;

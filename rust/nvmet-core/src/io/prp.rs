@@ -98,3 +98,6 @@ fn map_list(
     }
     Ok(left)
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,3 +125,6 @@ fn append(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
