@@ -69,8 +69,7 @@ pub(super) fn explore(
             direct,
             fallocate_align: 1,
             logical_block: MIN_BLOCK,
-            physical_block: power_of_two(Some(u64::from(stat.stx_blksize)), MIN_BLOCK)
-                .clamp(block_size, 1 << 16),
+            physical_block: power_of_two(Some(u64::from(stat.stx_blksize)), MIN_BLOCK).max(block_size),
             optimal_io: 0,
             punch_hole: !read_only && can_punch(fd, size),
         },
