@@ -30,7 +30,7 @@ pub struct Context<'a> {
 /// How far a command has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued {
-    /// Operations that will complete later, each with the command's tag.
+    /// Operations that will complete later, each with an [`operation_tag`] of the command.
     pub pending: u32,
     /// The first error of what has completed, else success.
     pub status: Status,
@@ -62,6 +62,12 @@ impl Issued {
             Submitted::Full => self.full = true,
         }
     }
+}
+
+/// The tag of a command's operation number `index`, 0 to 255, in one backend: bits 39:32 of the command's tag are clear
+/// and hold it.
+pub fn operation_tag(tag: u64, index: u32) -> u64 {
+    tag | u64::from(index) << 32
 }
 
 /// Issues `command`, leaving out the first `skip` operations, which an earlier attempt issued.
@@ -135,9 +141,10 @@ fn try_issue(
                     return Err(Status::LBA_OUT_OF_RANGE.with_dnr());
                 }
             }
-            for range in list.iter().filter(|range| range.nlb != 0).skip(skip as usize) {
+            let ranges = (0..).zip(list.iter().filter(|range| range.nlb != 0));
+            for (index, range) in ranges.skip(skip as usize) {
                 let (offset, len) = (range.slba << shift, u64::from(range.nlb) << shift);
-                issued.submit(queue, tag, Op::Deallocate { offset, len });
+                issued.submit(queue, operation_tag(tag, index), Op::Deallocate { offset, len });
                 if issued.full {
                     break;
                 }

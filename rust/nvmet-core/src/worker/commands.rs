@@ -50,12 +50,12 @@ impl Worker {
         }
         let (first, queues) = (group.first, group.sqs.len());
         for sq in (0..queues).map(|sq| (first + sq) % queues) {
-            for _ in 0..BURST {
+            for served in 0..BURST {
                 match self.fetch(at, sq) {
                     Fetched::Started => busy = true,
                     Fetched::Nothing => break,
                     Fetched::NoRoom => {
-                        self.park(at, sq);
+                        self.park(at, sq + usize::from(served > 0));
                         return busy;
                     }
                 }
@@ -64,11 +64,11 @@ impl Worker {
         busy
     }
 
-    /// A submission queue waits for room in the group's completion queue: it is the first one that gets some.
-    fn park(&mut self, at: usize, sq: usize) {
+    /// There is no room in the group's completion queue; submission queue `next` is the first one that gets some.
+    fn park(&mut self, at: usize, next: usize) {
         if let Some(group) = self.groups[at].as_mut() {
             group.parked = true;
-            group.first = sq;
+            group.first = next;
         }
     }
 
@@ -293,7 +293,13 @@ fn fetch_sqe(submission: &mut Submission) -> Option<Sqe> {
 }
 
 /// A command that was fetched, unless the host has asked for its abort meanwhile.
-fn take_in(submission: &mut Submission, controller: usize, origin: Origin, permit: Permit, sqe: Sqe) -> Entry {
+fn take_in(
+    submission: &mut Submission,
+    controller: usize,
+    origin: Origin,
+    permit: Permit,
+    sqe: Sqe,
+) -> Entry {
     let mut entry = Entry::new(controller, origin, Some(permit), sqe);
     submission.in_flight += 1;
     if !submission.aborts.is_empty() {
@@ -413,11 +419,7 @@ fn issue_flush(
 }
 
 /// SMART counts commands that were completed, whatever their status, and the data that went through.
-fn count(
-    controller: &mut ControllerSlot,
-    namespaces: &mut NamespaceQueues,
-    entry: &Entry,
-) {
+fn count(controller: &mut ControllerSlot, namespaces: &mut NamespaceQueues, entry: &Entry) {
     let batch = &mut controller.batch;
     batch.completions += 1;
     if !entry.status.is_success() {

@@ -9,6 +9,10 @@ use crate::io::decode::IoCommand;
 use crate::namespace::Namespace;
 use crate::queue::Permit;
 
+/// A tag is a slot in bits 31:0, the number of an operation in bits 39:32, a generation above.
+const GENERATION_SHIFT: u32 = 40;
+const GENERATION_MASK: u32 = 0xff_ffff;
+
 /// Where a command came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -47,7 +51,11 @@ pub struct FusedLock {
 impl FusedLock {
     /// Takes the blocks; None if another pair holds a part of them.
     pub fn try_new(namespace: &Arc<Namespace>, first: u64, count: u64) -> Option<Self> {
-        namespace.try_lock_fused(first, count).then(|| Self { namespace: Arc::clone(namespace), first, count })
+        namespace.try_lock_fused(first, count).then(|| Self {
+            namespace: Arc::clone(namespace),
+            first,
+            count,
+        })
     }
 }
 
@@ -140,16 +148,18 @@ impl Inflight {
         slot
     }
 
-    /// The tag of the command in a slot. No other command has it before 2³² more have passed through the slot.
+    /// The tag of the command in a slot, with room for the number of an operation
+    /// ([`operation_tag`](crate::io::execute::operation_tag)). No other command has it before 2²⁴ more have passed
+    /// through the slot.
     pub fn tag(&self, slot: u32) -> u64 {
-        u64::from(self.generations[slot as usize]) << 32 | u64::from(slot)
+        u64::from(self.generations[slot as usize]) << GENERATION_SHIFT | u64::from(slot)
     }
 
     /// The slot of a tag, if its command is still there.
     pub fn slot(&self, tag: u64) -> Option<u32> {
-        let (slot, generation) = (tag as u32, (tag >> 32) as u32);
+        let slot = tag as u32;
         let entry = self.entries.get(slot as usize)?.as_ref()?;
-        (entry.generation == generation).then_some(slot)
+        (u64::from(entry.generation) == tag >> GENERATION_SHIFT).then_some(slot)
     }
 
     /// The command in a slot.
@@ -161,7 +171,7 @@ impl Inflight {
     pub fn remove(&mut self, slot: u32) -> Option<Entry> {
         let entry = self.entries.get_mut(slot as usize)?.take()?;
         let generation = &mut self.generations[slot as usize];
-        *generation = generation.wrapping_add(1);
+        *generation = (*generation + 1) & GENERATION_MASK;
         self.free.push(slot);
         Some(entry)
     }
@@ -175,7 +185,23 @@ impl Inflight {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::execute::operation_tag;
     use zerocopy::FromZeros;
+
+    #[test]
+    fn every_operation_of_a_command_has_a_tag_that_leads_to_it() {
+        let mut inflight = Inflight::default();
+        for _ in 0..3 {
+            let slot = inflight.insert(entry());
+            inflight.remove(slot).unwrap();
+        }
+        let slots = [inflight.insert(entry()), inflight.insert(entry())];
+        for slot in slots {
+            for index in 0..256 {
+                assert_eq!(inflight.slot(operation_tag(inflight.tag(slot), index)), Some(slot));
+            }
+        }
+    }
 
     fn entry() -> Entry {
         Entry::new(0, Origin::Orphan, None, Sqe::new_zeroed())

@@ -148,7 +148,8 @@ impl NamespaceQueues {
 
     /// Asks for an early end of a command's operations, in one backend or in all.
     pub fn cancel(&mut self, tag: u64, index: Option<usize>) {
-        let slots = self.slots.iter_mut().enumerate().filter(|(at, _)| index.is_none_or(|index| index == *at));
+        let slots =
+            self.slots.iter_mut().enumerate().filter(|(at, _)| index.is_none_or(|index| index == *at));
         for queue in slots.filter_map(|(_, slot)| slot.as_mut()?.queue.as_mut()) {
             queue.cancel(tag);
         }

@@ -11,6 +11,7 @@ use super::link::Event;
 use super::mailbox::Command;
 use super::run::Worker;
 use crate::io::decode::IoCommand;
+use crate::io::execute::operation_tag;
 use crate::queue::{CompletionQueueState, SubmissionQueueState};
 
 /// Commands for which room is made in advance. Guests may create queues that they never fill.
@@ -149,7 +150,14 @@ impl Worker {
         }
         if entry.pending > 0 {
             let all = entry.command == Some(IoCommand::Flush);
-            self.namespaces.cancel(tag, if all { None } else { Some(entry.namespace) });
+            let at = if all { None } else { Some(entry.namespace) };
+            let operations = match entry.command {
+                Some(IoCommand::DatasetManagement { ranges, .. }) => ranges,
+                _ => 1,
+            };
+            for index in 0..operations {
+                self.namespaces.cancel(operation_tag(tag, index), at);
+            }
         }
         // Else it is the Write of a fused pair, which its Compare takes along.
     }

@@ -60,12 +60,14 @@ enum Seen {
 #[derive(Default)]
 struct Recorder {
     seen: Vec<Seen>,
+    tags: Vec<u64>,
     answers: VecDeque<Submitted>,
 }
 
 impl IoQueue for Recorder {
     fn submit(&mut self, tag: u64, op: Op<'_>) -> Submitted {
-        assert_eq!(tag, 77);
+        assert_eq!(tag as u32, 77);
+        self.tags.push(tag);
         let answer = self.answers.pop_front().unwrap_or(Submitted::Done(Ok(())));
         if answer != Submitted::Full {
             self.seen.push(match op {
@@ -243,6 +245,9 @@ fn a_deallocation_of_256_ranges_goes_on_where_the_backend_was_full() {
         }
     }
     assert_eq!((skip, pending, attempts), (256, 256, 3));
+    rig.queue.tags.sort_unstable();
+    rig.queue.tags.dedup();
+    assert_eq!(rig.queue.tags.len(), 256, "a tag is in flight once");
     let expected: Vec<Seen> =
         ranges.iter().map(|&(slba, nlb)| Seen::Deallocate(slba * 512, u64::from(nlb) * 512)).collect();
     assert_eq!(rig.queue.seen, expected);
