@@ -135,9 +135,8 @@ impl ControllerSlot {
             return false;
         }
         self.admin_seen = Some(now);
-        if now.0 != seen.0 {
-            self.link.tell(Event::AdminDoorbell);
-        }
+        // A head counts as well: commands may wait in a queue whose completion queue was full.
+        self.link.tell(Event::AdminDoorbell);
         true
     }
 

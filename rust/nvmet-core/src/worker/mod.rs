@@ -15,6 +15,8 @@ mod namespaces;
 mod orders;
 mod run;
 mod sleep;
+#[cfg(test)]
+mod tests;
 
 pub use link::{CommandFailure, Event, Link};
 pub use local::LocalWorker;

@@ -1,0 +1,9 @@
+//! Workers, from outside: a guest in loopback memory, backends that do as they are told.
+
+mod backend;
+mod flow;
+mod fused;
+mod memory;
+mod orders;
+mod rig;
+mod threads;
