@@ -7,7 +7,7 @@ use nvmet_spec::command::{Fuse, Psdt, Sqe};
 use nvmet_spec::status::Status;
 use zerocopy::FromBytes;
 
-use super::Controller;
+use super::{Controller, MEMORY_LOST};
 use super::admin::Answer;
 use crate::queue::{
     CompletionQueue, CompletionQueueState, InvalidDoorbell, Permit, SubmissionQueue, SubmissionQueueState,
@@ -15,6 +15,8 @@ use crate::queue::{
 };
 use crate::worker::{CommandFailure, Event};
 
+/// Commands executed before other controllers have their turn: one may move a megabyte.
+const BURST: usize = 64;
 /// How long an Abort command waits for the backend to give the command back before it reports failure.
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -108,11 +110,17 @@ impl AdminQueue {
 impl Controller {
     /// Executes what the admin queue holds and delivers events.
     pub(super) fn run_admin_queue(&mut self) {
-        // Every command was put there by one round of the host's: the ring bounds the work.
-        for _ in 0..super::registers::MAX_ADMIN_ENTRIES {
-            if !self.is_running() || !self.step() {
+        let mut executed = 0;
+        while self.is_running() && self.step() {
+            executed += 1;
+            if executed == BURST {
+                self.link.tell(Event::AdminDoorbell);
                 break;
             }
+        }
+        if self.is_running() && self.reader.snapshot().is_poisoned() {
+            // With idle workers nobody else would find out.
+            return self.fail(MEMORY_LOST);
         }
         self.deliver_events();
         if let Some(queue) = &mut self.admin_queue
@@ -128,8 +136,9 @@ impl Controller {
         let (tail, head) = (load(false), load(true));
         let Some(queue) = &mut self.admin_queue else { return false };
         let invalid = queue.read_doorbells(tail, head);
+        invalid.into_iter().flatten().for_each(|invalid| self.invalid_doorbell(invalid));
+        let Some(queue) = &mut self.admin_queue else { return false };
         if queue.sq.pending() == 0 {
-            invalid.into_iter().flatten().for_each(|invalid| self.invalid_doorbell(invalid));
             return false;
         }
         let Some(permit) = queue.cq.reserve() else { return false };
@@ -138,7 +147,6 @@ impl Controller {
             queue.cq.release(permit);
             return false;
         };
-        invalid.into_iter().flatten().for_each(|invalid| self.invalid_doorbell(invalid));
         // Admin commands are not fused and use PRPs (NVMe Base 2.0, 3.3.3.1).
         let answer = if sqe.fuse() == Fuse::Normal && sqe.psdt() == Psdt::Prp {
             self.execute_admin(&sqe)

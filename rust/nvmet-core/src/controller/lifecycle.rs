@@ -70,7 +70,11 @@ impl Controller {
         self.admin_queue = Some(queue);
         self.phase = Phase::Enabled;
         self.registers.csts.set_rdy(true);
+        // A shutdown that was announced while there was nothing to shut down ends here.
+        self.registers.csts.set_shst(ShutdownStatus::Normal);
         self.admin.enabled();
+        // Before this, workers did not fetch: a failure or a client without bus mastering may have stopped them.
+        self.link.set_running(self.is_running());
         for (index, worker) in self.pool.iter().enumerate() {
             worker.send(Command::Attach {
                 link: self.link.clone(),
@@ -98,6 +102,7 @@ impl Controller {
         self.doorbells.set_shadow(None);
         self.admin.reset();
         self.phase = Phase::Resetting { waiting: self.pool.iter().len() };
+        self.link.set_running(false);
         for worker in self.pool.iter() {
             worker.send(Command::Quiesce { key: self.link.key });
         }
@@ -140,7 +145,7 @@ impl Controller {
         if !self.registers.csts.cfs() {
             tracing::error!("controller {} failed: {why}", self.cntlid);
             self.registers.csts.set_cfs(true);
-            self.link.set_running(false);
+            self.link.set_running(self.is_running());
         }
     }
 

@@ -176,7 +176,7 @@ impl Controller {
     /// Follows the Bus Master Enable bit: without it the controller reads and writes no guest memory on its own.
     pub fn set_bus_master(&mut self, enabled: bool) {
         self.bus_master = enabled;
-        self.link.set_running(enabled);
+        self.link.set_running(self.is_running());
         if enabled {
             self.pool.iter().for_each(|worker| worker.notify());
             self.run_admin_queue();
@@ -219,30 +219,39 @@ impl Controller {
 
     /// A doorbell that came as a message. Valid in mapped mode too, and on the same page.
     fn write_doorbell(&mut self, offset: u64, data: &[u8]) {
-        let Ok(bytes) = <[u8; 4]>::try_from(data) else {
-            // Doorbells are written as dwords (PCIe Transport 1.1, 3.1.2).
-            return self.invalid_doorbell(InvalidDoorbell::Register { offset: offset as u32 });
-        };
+        if self.phase != Phase::Enabled {
+            // There are no queues yet, or no longer: a CPU of the guest may ring while another one resets.
+            return;
+        }
+        match self.store_doorbell(offset, data) {
+            Ok(0) => self.run_admin_queue(),
+            Ok(cqid) => self.pool.for_queue(self.link.key, cqid).notify(),
+            Err(invalid) => {
+                self.invalid_doorbell(invalid);
+                // The event goes out with what the admin queue has; nothing else may come for long.
+                self.run_admin_queue();
+            }
+        }
+    }
+
+    /// Stores what was written to a doorbell, and returns the completion queue that decides on who has to know.
+    fn store_doorbell(&mut self, offset: u64, data: &[u8]) -> Result<u16, InvalidDoorbell> {
+        let no_doorbell = InvalidDoorbell::Register { offset: offset as u32 };
+        // Doorbells are written as dwords (PCIe Transport 1.1, 3.1.2).
+        let bytes = <[u8; 4]>::try_from(data).map_err(|_| no_doorbell)?;
         let value = u32::from_le_bytes(bytes) & 0xffff;
-        let doorbell = Doorbell::at(offset, 0);
-        let (qid, completion) = match doorbell {
+        let (qid, completion) = match Doorbell::at(offset, 0) {
             Some(Doorbell::SqTail(qid)) => (qid, false),
             Some(Doorbell::CqHead(qid)) => (qid, true),
-            None => return self.invalid_doorbell(InvalidDoorbell::Register { offset: offset as u32 }),
+            None => return Err(no_doorbell),
         };
-        let Some((entries, cqid)) = self.queue_of(qid, completion) else {
-            return self.invalid_doorbell(InvalidDoorbell::Register { offset: offset as u32 });
-        };
+        let (entries, cqid) = self.queue_of(qid, completion).ok_or(no_doorbell)?;
         if value >= entries {
-            return self.invalid_doorbell(InvalidDoorbell::Value { qid, completion, value });
+            return Err(InvalidDoorbell::Value { qid, completion, value });
         }
         // The queue exists, so its doorbell lies in the page.
         let _ = self.page.store(register_index(qid, completion), value);
-        if qid == 0 {
-            self.run_admin_queue();
-        } else {
-            self.pool.for_queue(self.link.key, cqid).notify();
-        }
+        Ok(cqid)
     }
 
     /// Entries of a queue and the completion queue that decides on its worker.
@@ -277,8 +286,9 @@ impl Controller {
             Event::Quiesced => self.worker_quiesced(),
             Event::Flushed { status } => self.flushed(status),
             Event::InvalidDoorbell(invalid) => self.invalid_doorbell(invalid),
-            Event::AdminDoorbell => self.run_admin_queue(),
-            Event::MemoryLost => self.fail("guest memory vanished: its file was truncated"),
+            // The end of `poll` looks at the admin queue.
+            Event::AdminDoorbell => {}
+            Event::MemoryLost => self.fail(MEMORY_LOST),
             Event::SqRemoved { .. }
             | Event::CqRemoved { .. }
             | Event::ShadowSet { .. }
@@ -305,6 +315,9 @@ impl Drop for Controller {
         }
     }
 }
+
+/// Why a controller fails whose guest memory is gone.
+const MEMORY_LOST: &str = "guest memory vanished: its file was truncated";
 
 /// How long CC.SHN waits for backends to flush before it reports completion all the same: RTD3 Entry Latency.
 pub(crate) const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);

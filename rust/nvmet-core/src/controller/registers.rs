@@ -11,8 +11,6 @@ use nvmet_spec::registers::{
 const MPS: (u8, u8) = (0, 4);
 /// CAP.TO, in units of 500 ms: how long a host waits for CSTS.RDY to change.
 const TIMEOUT: u8 = 40;
-/// The largest admin queue, in entries (AQA has 12 bits for each).
-pub const MAX_ADMIN_ENTRIES: u32 = 4096;
 
 /// What a register write asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
