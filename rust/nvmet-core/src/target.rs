@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -242,13 +244,15 @@ impl Target {
     /// The next event, waiting for it up to `timeout` (None: for ever).
     pub fn next_event(&self, timeout: Option<Duration>) -> Option<Event> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the look: what is told after it makes the descriptor readable again.
+        let _ = self.signal.drain();
         let event = match timeout {
             None => events.recv().ok(),
             Some(timeout) => events.recv_timeout(timeout).ok(),
         };
-        if event.is_none() {
-            // Nothing is left: the descriptor is no longer readable.
-            let _ = self.signal.drain();
+        if event.is_some() {
+            // There may be more; whoever finds nothing leaves the descriptor drained.
+            let _ = self.signal.signal();
         }
         event
     }
@@ -340,6 +344,16 @@ impl From<ReactorError> for TargetError {
     }
 }
 
+/// The name that an inherited socket is bound to.
+fn bound_name(fd: &OwnedFd) -> Vec<u8> {
+    let address = fd.try_clone().map(UnixListener::from).and_then(|listener| listener.local_addr());
+    let name = address.ok().and_then(|address| match address.as_pathname() {
+        Some(path) => Some(path.as_os_str().as_encoded_bytes().to_vec()),
+        None => address.as_abstract_name().map(<[u8]>::to_vec),
+    });
+    name.unwrap_or_default()
+}
+
 /// The host of a controller: configured, else derived from what stays the same over restarts. Never zero: with zero
 /// all hosts would be one to reservations.
 fn host_identity(
@@ -354,7 +368,7 @@ fn host_identity(
     let derived = || {
         let place = match socket {
             Listen::Path(path) => path.as_os_str().as_encoded_bytes().to_vec(),
-            Listen::Fd(_) => Vec::new(),
+            Listen::Fd(fd) => bound_name(fd),
         };
         let name = [subsystem.nqn().as_bytes(), b"\0", &place].concat();
         format!("nqn.2014-08.org.nvmexpress:uuid:{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, &name))

@@ -191,8 +191,13 @@ impl NvmeDevice {
             // What a backend still has keeps its memory mapped; the controller stays failed until it is over.
             tracing::warn!("I/O did not end in time; its memory stays mapped until it does");
         }
-        if let Some((Pending::Reset | Pending::Detach(_), _)) = self.pending.take() {
-            self.vectors.clear_pending();
+        match self.pending.take() {
+            Some((Pending::Reset, _)) => self.vectors.clear_pending(),
+            Some((Pending::Detach(_), _)) => {
+                self.vectors.clear_pending();
+                (self.events)(ClientEvent::Detached);
+            }
+            Some((Pending::Unmap(_), _)) | None => {}
         }
         Outcome::Done
     }
@@ -269,7 +274,6 @@ impl Device for NvmeDevice {
         self.vectors.release();
         let retired = self.dma.clear();
         self.controller.memory_changed();
-        (self.events)(ClientEvent::Detached);
         self.wait_for(Pending::Detach(retired))
     }
 
