@@ -63,6 +63,10 @@ impl IoError {
     /// What an errno of the medium means, for an operation of that direction. Every errno has an answer.
     #[must_use]
     pub fn from_errno(errno: i32, direction: Direction) -> Self {
+        // What Linux calls an error number (`MAX_ERRNO`).
+        if !(1..4096).contains(&errno) {
+            return Self::Internal;
+        }
         match Errno::from_raw_os_error(errno) {
             // `EREMOTEIO`, `EILSEQ`, `ENODATA`, `EUCLEAN`: how block drivers and file systems report a bad sector.
             Errno::IO | Errno::REMOTEIO | Errno::ILSEQ | Errno::NODATA | Errno::UCLEAN => {
@@ -130,4 +134,51 @@ pub enum BackendError {
         /// Why, and what to do.
         why: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_errno_has_its_meaning() {
+        use Direction::{Read, Write};
+        let table: &[(&[Errno], IoError)] = &[
+            (
+                &[Errno::IO, Errno::REMOTEIO, Errno::ILSEQ, Errno::NODATA, Errno::UCLEAN],
+                IoError::Media(Write),
+            ),
+            (&[Errno::NOSPC, Errno::DQUOT, Errno::FBIG], IoError::NoSpace),
+            (&[Errno::ROFS, Errno::PERM, Errno::ACCESS], IoError::ReadOnly),
+            (&[Errno::INVAL], IoError::Invalid),
+            (&[Errno::OPNOTSUPP, Errno::NOSYS, Errno::NOTTY], IoError::Unsupported),
+            (
+                &[Errno::TIMEDOUT, Errno::AGAIN, Errno::NOMEM, Errno::NOBUFS, Errno::BUSY, Errno::INTR],
+                IoError::Retry,
+            ),
+            (&[Errno::BADE], IoError::Reserved),
+            (&[Errno::BADMSG], IoError::Integrity),
+            (
+                &[Errno::SHUTDOWN, Errno::NODEV, Errno::NXIO, Errno::NOMEDIUM, Errno::NOLINK, Errno::STALE],
+                IoError::Gone,
+            ),
+            (&[Errno::CANCELED], IoError::Aborted),
+        ];
+        for errno in 1..=200 {
+            let known =
+                table.iter().find(|(errnos, _)| errnos.iter().any(|known| known.raw_os_error() == errno));
+            let wanted = known.map_or(IoError::Internal, |(_, error)| *error);
+            assert_eq!(IoError::from_errno(errno, Write), wanted, "errno {errno}");
+            let read = if wanted == IoError::Media(Write) { IoError::Media(Read) } else { wanted };
+            assert_eq!(IoError::from_errno(errno, Read), read, "errno {errno}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_number_is_taken(errno: i32) {
+            // `OSError.errno` of a backend in Python may be anything.
+            let _ = IoError::from_errno(errno, Direction::Read);
+        }
+    }
 }

@@ -177,13 +177,19 @@ impl FileQueue {
                 return if self.pool.all_idle() { Started::Failed(IoError::Retry) } else { Started::Waiting };
             }
         }
-        let pushed = match task.step() {
-            Ok(op) => self.ring.push(op, u64::from(index)),
-            Err(error) => return Started::Failed(error),
+        let took_buffer = task.needs_buffer();
+        let started = match task.step() {
+            Ok(op) => self.ring.push(op, u64::from(index)).map_err(|_| IoError::Retry),
+            Err(error) => Err(error),
         };
-        match pushed {
+        match started {
             Ok(()) => Started::Running,
-            Err(_) => Started::Failed(IoError::Retry),
+            Err(error) => {
+                if took_buffer {
+                    self.pool.made -= 1;
+                }
+                Started::Failed(error)
+            }
         }
     }
 

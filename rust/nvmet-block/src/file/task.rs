@@ -74,7 +74,7 @@ impl Task {
         matches!(self.work, Work::Bounced { .. } | Work::WriteZeroes { .. })
     }
 
-    /// The next step, for everything but `Direct`. It takes the buffer.
+    /// The next step, for everything but `Direct`. It takes the buffer; on error it is lost.
     pub(super) fn step(&mut self) -> Result<RingOp<'static>, IoError> {
         let punch = |offset, len| RingOp::Fallocate { mode: PUNCH, offset, len };
         Ok(match self.work {
@@ -115,7 +115,9 @@ impl Task {
     }
 
     fn advance_steps(&mut self, result: i32, buf: Option<AlignedBuf>, shared: &Shared) -> Progress {
-        self.buf = buf;
+        if buf.is_some() {
+            self.buf = buf;
+        }
         let unsupported = result == -Errno::OPNOTSUPP.raw_os_error();
         match self.work {
             Work::Bounced { kind, offset, len, done } => {
@@ -205,10 +207,10 @@ fn moved(result: i32, len: usize, direction: Direction) -> Result<(), IoError> {
     match usize::try_from(result) {
         Ok(moved) if moved == len => Ok(()),
         Ok(_) => Err(IoError::Media(direction)),
-        Err(_) => Err(IoError::from_errno(-result, direction)),
+        Err(_) => Err(IoError::from_errno(result.wrapping_neg(), direction)),
     }
 }
 
 fn status(result: i32) -> Result<(), IoError> {
-    if result < 0 { Err(IoError::from_errno(-result, Direction::Write)) } else { Ok(()) }
+    if result < 0 { Err(IoError::from_errno(result.wrapping_neg(), Direction::Write)) } else { Ok(()) }
 }

@@ -289,10 +289,11 @@ impl AsFd for Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if self.in_flight() == 0 {
-            return;
+        if self.in_flight() > 0 {
+            self.wind_down();
         }
-        self.wind_down();
+        // The kernel takes the ring itself apart some time later; the file, its locks and its device are given up now.
+        let _ = self.inner.0.submitter().unregister_files();
         if self.in_flight() > 0 {
             tracing::error!(left = self.in_flight(), "operations do not end; their memory is given up");
             // The kernel may still read and write through these slots.
