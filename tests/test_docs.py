@@ -38,13 +38,10 @@ def examples_of_help() -> list[str]:
 
 def arguments(example: str, place: Path) -> list[str]:
     """The example's arguments, with what a test machine does not have replaced."""
+    here = {"/run/user/1000/": f"{place}/", "/tmp/": f"{place}/", "/dev/sdb": "sdb.img"}
+    pattern = re.compile("|".join(map(re.escape, here)))
     words = shlex.split(example, comments=True)[1:]
-    return [
-        word.replace("/run/user/1000/", f"{place}/")
-        .replace("/tmp/", f"{place}/")
-        .replace("/dev/sdb", "sdb.img")
-        for word in words
-    ]
+    return [pattern.sub(lambda match: here[match.group()], word) for word in words]
 
 
 @pytest.fixture

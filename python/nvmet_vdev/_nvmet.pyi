@@ -4,6 +4,19 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal, Self, final
 
+__all__ = [
+    "Bench",
+    "ConfigError",
+    "DeviceError",
+    "NvmetError",
+    "Subsystem",
+    "Target",
+    "__version__",
+    "identify",
+    "init_logging",
+    "parse_size",
+]
+
 __version__: str
 
 class NvmetError(Exception): ...
@@ -12,7 +25,7 @@ class DeviceError(NvmetError): ...
 
 @final
 class Target:
-    def __new__(cls, *, workers: int = 1, cpus: Sequence[int] = ()) -> Self: ...
+    def __new__(cls, *, workers: int = 1, cpus: Sequence[int] = ...) -> Self: ...
     def add_subsystem(
         self, *, serial: str, nqn: str | None = None, model: str = ..., firmware: str | None = None
     ) -> Subsystem: ...
@@ -35,6 +48,7 @@ class Target:
         exc_type: type[BaseException] | None,
         exc_value: BaseException | None,
         traceback: TracebackType | None,
+        /,
     ) -> None: ...
 
 @final
@@ -65,7 +79,7 @@ class Bench:
         runtime: float = 5.0,
         size: int | None = None,
         verify: bool = False,
-        cpus: Sequence[int] = (),
+        cpus: Sequence[int] = ...,
     ) -> Self: ...
     def wait(self, timeout: float) -> bool: ...
     def ios(self) -> int: ...

@@ -14,6 +14,8 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from nvmet_vdev.disks import memory_kind
+
 _DOMAIN = uuid.UUID("6f5c7a0e-2f0b-5d53-9c0e-6e766d657476")
 
 
@@ -41,8 +43,7 @@ def derive(disks: list[str], socket: Path | None) -> Identity:
 
 
 def _name(disk: str, nsid: int, socket: Path | None) -> str:
-    kind, colon, _ = disk.partition(":")
-    if colon and kind in ("ram", "null"):
+    if memory_kind(disk):
         return f"{disk}#{nsid}@{socket.absolute() if socket else ''}"
     return f"file:{Path(disk).resolve()}"
 

@@ -11,6 +11,7 @@ import re
 import stat
 from pathlib import Path
 
+from nvmet_vdev.disks import memory_kind
 from nvmet_vdev.errors import UsageError
 
 MAX_PATH = 107
@@ -40,8 +41,7 @@ def check(path: Path) -> Path:
 
 def _name(disk: str) -> str:
     """A file name for `disk`: `ram` for `ram:1G`, `vm1` for `/images/vm1.img`."""
-    kind, colon, _ = disk.partition(":")
-    stem = kind if colon and kind in ("ram", "null") else Path(disk).stem
+    stem = memory_kind(disk) or Path(disk).stem
     return re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:40] or "drive"
 
 

@@ -14,6 +14,7 @@ import click
 from nvmet_vdev import Subsystem, Target, identity, pidfile, sockets, vmm
 from nvmet_vdev.cli import verbosity
 from nvmet_vdev.cli.params import CPUS, SIZE
+from nvmet_vdev.disks import memory_kind
 from nvmet_vdev.errors import UsageError
 from nvmet_vdev.notify import notify
 from nvmet_vdev.output import say
@@ -154,7 +155,7 @@ def command(
 
 def _check_create(disks: Sequence[str], create: int | None) -> None:
     """`--create` is for image files; beside one, `ram:` and `null:` are welcome."""
-    if create is not None and all(disk.startswith(("ram:", "null:")) for disk in disks):
+    if create is not None and all(map(memory_kind, disks)):
         raise UsageError(f"--create makes image files and {disks[0]} has its size: leave --create out")
 
 
@@ -183,7 +184,7 @@ def _add_namespaces(
 ) -> None:
     """Opens `disks` as NSID 1, 2, …; `cleanup` learns to remove the images that this made."""
     for disk, uuid in zip(disks, uuids, strict=True):
-        new = create is not None and not Path(disk).exists()
+        new = create is not None and not memory_kind(disk) and not Path(disk).exists()
         subsystem.add_namespace(
             disk, create=create if new else None, read_only=read_only, block_size=block_size, uuid=uuid.bytes
         )
