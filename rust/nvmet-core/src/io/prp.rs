@@ -40,7 +40,7 @@ pub fn map(
     }
     if left <= page {
         // PRP2 is the second data page; it starts at its page's beginning.
-        if prp2 % page != 0 {
+        if !prp2.is_multiple_of(page) {
             return Err(offset_invalid);
         }
         return segments.push(prp2, left as usize).map_err(|e| dma_status(&e));
@@ -63,7 +63,7 @@ pub fn map(
         let mut next = [0; 8];
         snapshot.read_bytes(list + entries * 8, &mut next).map_err(|e| dma_status(&e))?;
         list = u64::from_le_bytes(next);
-        if list % page != 0 {
+        if !list.is_multiple_of(page) {
             return Err(offset_invalid);
         }
     }
@@ -85,7 +85,7 @@ fn map_list(
         snapshot.read_bytes(list, now.as_flattened_mut()).map_err(|e| dma_status(&e))?;
         for entry in now {
             let address = u64::from_le_bytes(*entry);
-            if address % page != 0 {
+            if !address.is_multiple_of(page) {
                 return Err(Status::PRP_OFFSET_INVALID.with_dnr());
             }
             let len = left.min(page);

@@ -43,7 +43,7 @@ pub fn map(
     for _ in 0..MAX_SEGMENTS {
         let last = kind(&segment)? == SglType::LastSegment;
         let bytes = u64::from(segment.length);
-        if bytes == 0 || bytes % 16 != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(16) {
             return Err(Status::INVALID_SGL_SEGMENT_DESCRIPTOR.with_dnr());
         }
         let count = bytes / 16;

@@ -47,7 +47,7 @@ fn a_transfer_within_one_page_needs_one_entry() {
     for (prp1, len) in [(BASE, 512), (BASE + 4, 4092), (BASE + 0x3ffc, 4), (BASE + 0x1000, 4096)] {
         assert_eq!(gather(&memory, 4096, prp1, 0xbad, len).unwrap(), bytes_at(&memory, prp1, len));
     }
-    assert_eq!(gather(&memory, 4096, 1, 1, 0).unwrap(), [], "no data, no pointer");
+    assert!(gather(&memory, 4096, 1, 1, 0).unwrap().is_empty(), "no data, no pointer");
 }
 
 #[test]
@@ -129,10 +129,10 @@ fn what_is_not_in_memory_is_a_data_transfer_error() {
     put(&memory, BASE + 0x8000, BASE);
     put(&memory, BASE + 0x8008, end);
     assert_eq!(gather(&memory, 4096, BASE, BASE + 0x8000, 12288), error, "an entry");
-    for top in [u64::MAX - 3, u64::MAX & !4095] {
+    for top in [u64::MAX - 3, !4095] {
         assert_eq!(gather(&memory, 4096, top, top, 8192), error);
     }
-    for list in [u64::MAX - 7, u64::MAX - 15, u64::MAX & !4095] {
+    for list in [u64::MAX - 7, u64::MAX - 15, !4095] {
         assert_eq!(gather(&memory, 4096, BASE, list, 12288), error);
     }
 }
@@ -251,7 +251,7 @@ proptest! {
     ) {
         let memory = LoopbackMemory::new(1 << 16).unwrap();
         for (index, value) in (0..).zip(garbage) {
-            let value = if value % 4 != 0 { BASE + value % (1 << 16) & !0xfff } else { value };
+            let value = if value % 4 != 0 { BASE + (value % (1 << 16)) / 4096 * 4096 } else { value };
             put(&memory, BASE + index * 8, value);
         }
         let place = |address: u64, near| if near { BASE + address % (1 << 16) } else { address };

@@ -16,7 +16,7 @@ pub fn pair(blocks: u32) -> [Sqe; 2] {
 }
 
 fn statuses(rig: &mut Rig, commands: impl IntoIterator<Item = Sqe>) -> Vec<Status> {
-    let cids: Vec<u16> = commands.into_iter().map(|sqe| rig.put(sqe)).collect();
+    let cids = rig.put_all(commands);
     rig.run();
     let all = rig.completions();
     assert_eq!(all.iter().map(|cqe| cqe.cid).collect::<Vec<_>>(), cids, "in order, and all of them");
@@ -74,13 +74,13 @@ fn a_pair_that_does_not_fit_together_is_refused() {
 fn a_pair_waits_for_room_for_both() {
     let mut rig = Rig::with(subsystem([TestBackend::new() as _]), 64, 3);
     rig.put(read(1));
-    pair(1).into_iter().for_each(|sqe| drop(rig.put(sqe)));
+    rig.put_all(pair(1));
     rig.run();
     assert_eq!(rig.completions().len(), 1);
     rig.settle();
     assert_eq!(rig.completions().iter().map(|cqe| cqe.status()).collect::<Vec<_>>(), [Status::SUCCESS; 2]);
     let mut small = Rig::with(subsystem([TestBackend::new() as _]), 64, 2);
-    pair(1).into_iter().for_each(|sqe| drop(small.put(sqe)));
+    small.put_all(pair(1));
     small.run();
     assert!(small.completions()[0].status().is(Status::ABORTED_MISSING_FUSED), "it can never have room");
     small.settle();
@@ -94,7 +94,7 @@ fn pairs_of_two_workers_on_the_same_blocks_wait_for_each_other() {
     let mut rigs = [Rig::with(subsystem.clone(), 64, 64), Rig::with(subsystem, 64, 64)];
     for (byte, rig) in (1..).zip(&mut rigs) {
         rig.guest.fill(0x4000, 512, byte);
-        pair(1).into_iter().for_each(|sqe| drop(rig.put(sqe)));
+        rig.put_all(pair(1));
         rig.run();
         assert_eq!(rig.completions().len(), 0);
     }

@@ -38,7 +38,7 @@ fn queues_rest_while_their_memory_is_away() {
 fn completions_of_the_time_without_memory_come_with_an_interrupt() {
     let backend = TestBackend::held(8);
     let mut rig = Rig::new([backend.clone() as _]);
-    (0..3).for_each(|_| drop(rig.put(read(1))));
+    rig.put_all([read(1); 3]);
     rig.run();
     // The test backend has moved the data already and holds no memory, so the worker alone decides.
     unmap(&mut rig);

@@ -26,7 +26,7 @@ fn abort(rig: &mut Rig, cid: u16) -> Option<bool> {
 fn a_queue_is_removed_when_its_commands_are_over() {
     let backend = TestBackend::held(2);
     let mut rig = Rig::new([backend as _]);
-    let cids: Vec<u16> = (0..5).map(|_| rig.put(read(1))).collect();
+    let cids = rig.put_all([read(1); 5]);
     rig.run();
     rig.put(read(1));
     rig.guest.ring(&mut rig.sq);
@@ -48,7 +48,7 @@ fn a_queue_is_removed_when_its_commands_are_over() {
 #[test]
 fn a_new_queue_of_the_same_number_begins_afresh() {
     let mut rig = Rig::new([TestBackend::new() as _]);
-    (0..10).for_each(|_| drop(rig.put(read(1))));
+    rig.put_all([read(1); 10]);
     rig.run();
     assert_eq!(rig.completions().len(), 10);
     let key = rig.guest.key();
@@ -68,7 +68,7 @@ fn a_new_queue_of_the_same_number_begins_afresh() {
 fn a_command_is_aborted_wherever_it_is() {
     let backend = TestBackend::held(1);
     let mut rig = Rig::with(subsystem([backend.clone() as _]), 64, 4);
-    let cids: Vec<u16> = (0..6).map(|_| rig.put(read(1))).collect();
+    let cids = rig.put_all([read(1); 6]);
     rig.run();
     // In the backend, stalled, stalled, and three in the ring: the completion queue has room for three.
     assert_eq!(abort(&mut rig, cids[1]), Some(true), "stalled");
@@ -94,7 +94,7 @@ fn a_command_is_aborted_wherever_it_is() {
 fn the_second_half_of_a_pair_is_aborted_in_the_ring() {
     let backend = TestBackend::held(8);
     let mut rig = Rig::with(subsystem([backend.clone() as _]), 64, 4);
-    (0..2).for_each(|_| drop(rig.put(read(1))));
+    rig.put_all([read(1); 2]);
     let cids = pair(1).map(|sqe| rig.put(sqe));
     rig.run();
     assert_eq!(abort(&mut rig, cids[1]), None, "there is no room to fetch it");
@@ -123,10 +123,10 @@ fn an_abort_in_the_ring_dies_with_its_queue() {
 fn a_quiesce_takes_everything_back() {
     let backends = [TestBackend::held(2), TestBackend::held(2)];
     let mut rig = Rig::new(backends.clone().map(|backend| backend as _));
-    (0..5).for_each(|_| drop(rig.put(read(1))));
+    rig.put_all([read(1); 5]);
     rig.put(Sqe::new(NvmOpcode::Flush, 0, NSID_ALL));
     rig.put(Sqe::new(NvmOpcode::Flush, 0, 2));
-    pair(1).into_iter().for_each(|sqe| drop(rig.put(sqe)));
+    rig.put_all(pair(1));
     rig.run();
     let key = rig.guest.key();
     rig.obey(Command::Quiesce { key });

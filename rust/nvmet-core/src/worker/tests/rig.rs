@@ -257,6 +257,10 @@ impl Rig {
         self.guest.put(&mut self.sq, sqe)
     }
 
+    pub fn put_all(&mut self, commands: impl IntoIterator<Item = Sqe>) -> Vec<u16> {
+        commands.into_iter().map(|sqe| self.put(sqe)).collect()
+    }
+
     /// Rings and lets the worker work until it has nothing to do.
     pub fn run(&mut self) {
         self.guest.ring(&mut self.sq);
