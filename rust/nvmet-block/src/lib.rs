@@ -4,7 +4,7 @@
 //! side, asynchronous and lock-free from the worker's point of view. Both speak bytes, never logical blocks, and
 //! know nothing of NVMe: a status is an [`IoError`], and the device says what that is in the guest's language.
 //!
-//! Here are [`null`] (transfers nothing), [`ram`] (sparse memory) and [`file`] (regular file or block device through
+//! Here are [`mod@null`] (transfers nothing), [`mod@ram`] (sparse memory) and [`mod@file`] (regular file or block device through
 //! `io_uring`). [`spec`] turns an operator's words (`ram:10G`, a path) into one of them. Every backend, also those of
 //! users, passes [`conformance`].
 //!

@@ -46,6 +46,22 @@ pub fn try_lock(fd: BorrowedFd<'_>, kind: LockKind, start: u32, len: u32) -> io:
     }
 }
 
+/// Gives up every lock that the open file description of `fd` holds. Closing it does too, but only when no process has
+/// it any more, a child between `fork` and `exec` included.
+///
+/// # Errors
+///
+/// Those of `fcntl`.
+pub fn unlock_all(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut everything = range(LockKind::Shared, 0, 0);
+    everything.l_type = libc::F_UNLCK as libc::c_short;
+    // SAFETY: the descriptor is open, and the call only reads `everything`.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &raw const everything) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Whether another open file description holds a lock that conflicts with one of that kind and range.
 ///
 /// # Errors
@@ -80,6 +96,10 @@ mod tests {
         assert!(!try_lock(writer.as_fd(), LockKind::Exclusive, 0, 200).unwrap());
         drop((one, two));
         assert!(try_lock(writer.as_fd(), LockKind::Exclusive, 0, 200).unwrap());
-        assert!(try_lock(writer.as_fd(), LockKind::Exclusive, 0, 200).unwrap());
+        let another = writer.try_clone().unwrap();
+        unlock_all(writer.as_fd()).unwrap();
+        let third = File::options().read(true).write(true).open(file.path()).unwrap();
+        assert!(try_lock(third.as_fd(), LockKind::Exclusive, 0, 200).unwrap());
+        drop(another);
     }
 }

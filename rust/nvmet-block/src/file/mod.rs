@@ -14,7 +14,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +56,15 @@ impl Shared {
 
     fn can_zero_range(&self) -> bool {
         !self.no_zero_range.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // More users: a ring that had to leave operations to the kernel. The lock stays with them.
+        if Arc::strong_count(&self.fd) == 1 {
+            let _ = nvmet_dma::ofd::unlock_all(self.fd.as_fd());
+        }
     }
 }
 

@@ -298,6 +298,8 @@ impl Drop for Ring {
             tracing::error!(left = self.in_flight(), "operations do not end; their memory is given up");
             // The kernel may still read and write through these slots.
             std::mem::forget(std::mem::take(&mut self.slots));
+            // Whoever shares the file sees that it is still in use.
+            std::mem::forget(Arc::clone(&self.file));
         }
     }
 }

@@ -79,3 +79,19 @@ fn check(ring: &IoUring) -> Result<(), RingError> {
 pub(super) fn register_file(ring: &IoUring, file: BorrowedFd<'_>) -> Result<(), RingError> {
     ring.submitter().register_files(&[file.as_raw_fd()]).map_err(RingError::Io)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_forbids_io_uring_is_told_from_one_that_fails() {
+        for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES] {
+            let error = RingError::from_setup(io::Error::from_raw_os_error(errno));
+            assert!(matches!(error, RingError::Forbidden(_)));
+            assert!(error.to_string().contains("kernel.io_uring_disabled"));
+        }
+        let error = RingError::from_setup(io::Error::from_raw_os_error(libc::ENOMEM));
+        assert!(matches!(error, RingError::Io(_)));
+    }
+}
