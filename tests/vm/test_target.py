@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tests.vm.rig.guest import Machine
 pytestmark = pytest.mark.vm
 
 SIZE = 64 * MIB
+# The kernel's own default since Linux 5.16. RLIM_INFINITY is -1 in Python.
+USUAL_MEMLOCK = 8 * MIB
 USE_IT = """
     wait_namespaces 1
     d=$(namespace_of {serial})
@@ -73,12 +76,13 @@ def _status(pid: int) -> dict[str, str]:
 
 
 def _without_privileges(belongings: list[Path]) -> list[str]:
-    """What to put before a command so that it has no capabilities and the smallest usual limits.
+    """What to put before a command so that it has no capabilities and the usual limits.
 
     Root becomes nobody, to whom `belongings` go over. Where nobody cannot reach the interpreter
     (it is in root's home), it stays user 0 and only loses its capabilities, which make root root.
     """
-    limits = ["prlimit", "--memlock=65536", "--nofile=1024"]
+    memlock = min(resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] % (1 << 64), USUAL_MEMLOCK)
+    limits = ["prlimit", f"--memlock={memlock}", "--nofile=1024"]
     if os.geteuid() != 0:
         return [*limits, "setpriv", "--no-new-privs"]
     bare = [*limits, "setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]

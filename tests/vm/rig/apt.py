@@ -39,7 +39,8 @@ class Apt:
 
     def update(self) -> None:
         """Fetches the package lists."""
-        self._apt("update")
+        # By itself apt takes an unreachable mirror for a warning.
+        self._apt("update", "-o", "APT::Update::Error-Mode=any")
         (self._state / "updated").touch()
 
     def fetch(self, into: Path, packages: tuple[str, ...], *, closure: bool) -> list[Path]:
