@@ -2,21 +2,27 @@
 
 #![expect(dead_code, reason = "each test binary uses a part of this")]
 
-use std::path::PathBuf;
+pub mod gate;
+pub mod guest;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use nvmet_block::{Backend, RamBackend};
 use nvmet_core::device::DoorbellMode;
 use nvmet_core::namespace::{NamespaceConfig, NamespaceIds};
 use nvmet_core::subsystem::{Subsystem, SubsystemConfig};
 use nvmet_core::target::{ControllerConfig, ControllerId, Listen, Target, TargetConfig};
+use nvmet_host::{Drive, HostConfig};
 
 pub struct Served {
     pub target: Target,
     pub subsystem: Arc<Subsystem>,
     pub id: ControllerId,
     pub socket: PathBuf,
-    directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
 }
 
 pub fn namespace(backend: Arc<dyn Backend>, block_size: u32) -> NamespaceConfig {
@@ -58,4 +64,59 @@ pub fn ram(size: u64) -> Arc<dyn Backend> {
 /// A 16 MiB ram drive with 512-byte blocks.
 pub fn serve(mode: DoorbellMode) -> Served {
     serve_with(1, vec![namespace(ram(16 << 20), 512)], |config| config.doorbells = mode)
+}
+
+/// A drive behind a gate: 16 MiB, 512-byte blocks, one worker.
+pub fn serve_gate() -> (Served, Arc<gate::Gate>) {
+    let gate = gate::Gate::new(16 << 20);
+    let backend: Arc<dyn Backend> = Arc::clone(&gate) as _;
+    (serve_with(1, vec![namespace(backend, 512)], |config| config.doorbells = DoorbellMode::Trapped), gate)
+}
+
+/// Another VM on the same target: it writes and reads back all the time, and nothing that happens to others disturbs it.
+pub struct Neighbour {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Neighbour {
+    pub fn start(served: &Served) -> Self {
+        let subsystem = served.target.add_subsystem(subsystem_config("NEIGHBOUR")).unwrap();
+        subsystem.add_namespace(namespace(ram(8 << 20), 512)).unwrap();
+        let socket = served.directory.path().join("neighbour.sock");
+        served.target.listen(&subsystem, ControllerConfig::new(Listen::Path(socket.clone()))).unwrap();
+        let mut drive = attach_patiently(&socket);
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut namespace = drive.open_namespace(1).unwrap();
+            let mut rounds = 0u64;
+            while !flag.load(Ordering::Relaxed) || rounds == 0 {
+                let data: Vec<u8> = (0..4096).map(|at| (at as u64 ^ rounds) as u8).collect();
+                namespace.write(rounds % 16000, &data, false).unwrap();
+                let mut back = vec![0; data.len()];
+                namespace.read(rounds % 16000, &mut back).unwrap();
+                assert!(back == data, "round {rounds}");
+                drive.keep_alive().unwrap();
+                rounds += 1;
+            }
+            drive.close_namespace(namespace).unwrap();
+            drive.detach().unwrap();
+            rounds
+        });
+        Self { stop, thread }
+    }
+
+    /// One more round from here on, then the end.
+    pub fn finish(self) {
+        assert!(!self.thread.is_finished(), "the neighbour was disturbed: {:?}", self.thread.join());
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Attaches with limits that a busy machine does not reach.
+pub fn attach_patiently(socket: &Path) -> Drive {
+    let config = HostConfig { timeout: guest::LIMIT, memory_bytes: 16 << 20, ..HostConfig::default() };
+    Drive::attach(socket, config).unwrap()
 }
