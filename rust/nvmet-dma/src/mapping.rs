@@ -92,11 +92,6 @@ impl Mapping {
         self.id
     }
 
-    /// Whether it is mapped for writing.
-    pub(crate) fn is_writable(&self) -> bool {
-        self.writable
-    }
-
     /// First byte. The pointer is valid for `len()` bytes as long as the mapping lives.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base

@@ -177,30 +177,12 @@ impl Snapshot {
 
     #[cfg(test)]
     pub(super) fn mapping_count(&self) -> usize {
-        self.0.table.mappings.len()
+        self.0.table._mappings.len()
     }
 
-    /// The host ranges behind this table, for registration with the kernel. A range's `id` is unique in the
-    /// process: two tables that name the same id mean the same mapping.
-    pub(crate) fn mappings(&self) -> impl Iterator<Item = MappedRange> + '_ {
-        self.0.table.mappings.iter().map(|mapping| MappedRange {
-            id: mapping.id(),
-            base: mapping.base().as_ptr(),
-            len: mapping.len(),
-            writable: mapping.is_writable(),
-        })
+    /// Where the first mapping begins in this process.
+    #[cfg(test)]
+    pub(crate) fn first_mapping(&self) -> Option<std::ptr::NonNull<u8>> {
+        self.0.table._mappings.first().map(|mapping| mapping.base())
     }
-}
-
-/// A host mapping behind a table, see [`Snapshot::mappings`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct MappedRange {
-    /// Unique in the process.
-    pub(crate) id: u64,
-    /// First byte.
-    pub(crate) base: *mut u8,
-    /// Length in bytes.
-    pub(crate) len: usize,
-    /// Whether it is mapped for writing.
-    pub(crate) writable: bool,
 }

@@ -88,7 +88,7 @@ impl DmaSpace {
         let table = DmaTable {
             generation: 0,
             regions: Box::default(),
-            mappings: Box::default(),
+            _mappings: Box::default(),
             poison: Arc::clone(&poison),
             _notify: Notify(Arc::clone(&on_retired)),
         };
@@ -302,7 +302,7 @@ impl DmaSpace {
         let table = DmaTable {
             generation: self.generation,
             regions: regions.collect(),
-            mappings: self.files.iter().map(|file| Arc::clone(&file.mapping)).collect(),
+            _mappings: self.files.iter().map(|file| Arc::clone(&file.mapping)).collect(),
             poison: Arc::clone(&self.poison),
             _notify: Notify(Arc::clone(&self.on_retired)),
         };

@@ -63,13 +63,13 @@ pub(crate) struct DmaTable {
     /// Sorted by address, no overlaps.
     pub(super) regions: Box<[Region]>,
     /// Keeps every `Region::host` valid.
-    pub(super) mappings: Box<[Arc<Mapping>]>,
+    pub(super) _mappings: Box<[Arc<Mapping>]>,
     pub(super) poison: Arc<AtomicBool>,
     /// Last field: fields drop in order, so the mappings are released before the control thread is told.
     pub(super) _notify: Notify,
 }
 
-// SAFETY: the pointers in `regions` point into `mappings`, which are `Send + Sync` and live as long as the table;
+// SAFETY: the pointers in `regions` point into `_mappings`, which are `Send + Sync` and live as long as the table;
 // they are only used for raw copies and atomics (SAFETY.md, "Copies").
 unsafe impl Send for DmaTable {}
 // SAFETY: as above; the table is immutable.

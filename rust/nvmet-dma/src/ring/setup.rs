@@ -20,7 +20,7 @@ pub enum RingError {
     #[error("this kernel's io_uring is too old: Linux 5.11 or later is needed")]
     TooOld,
     /// Anything else that setting it up may answer.
-    #[error("io_uring could not be set up: {0}")]
+    #[error("io_uring could not be set up: {0}; if memory is short, raise ulimit -l")]
     Io(io::Error),
 }
 
@@ -33,11 +33,28 @@ impl RingError {
     }
 }
 
-/// A ring with the best flags that the kernel takes.
-///
+/// The smallest submission queue that is tried.
+const FEWEST_ENTRIES: u32 = 8;
+
+/// A ring with the best flags that the kernel takes, for batches of `entries` operations: fewer where the memory that
+/// the process may lock (`RLIMIT_MEMLOCK`, which some kernels charge rings to) is not enough. Pushing more only costs
+/// more system calls.
+pub(super) fn build(mut entries: u32) -> Result<IoUring, RingError> {
+    loop {
+        match build_exactly(entries) {
+            Err(RingError::Io(error))
+                if error.raw_os_error() == Some(libc::ENOMEM) && entries > FEWEST_ENTRIES =>
+            {
+                entries = (entries / 2).max(FEWEST_ENTRIES);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Not `DEFER_TASKRUN`: with it the ring's descriptor wakes nobody who sleeps in `poll` or `epoll` (seen on Linux
 /// 6.18), and workers sleep there.
-pub(super) fn build(entries: u32) -> Result<IoUring, RingError> {
+fn build_exactly(entries: u32) -> Result<IoUring, RingError> {
     let best = IoUring::builder()
         .setup_single_issuer()
         .setup_coop_taskrun()

@@ -80,7 +80,7 @@ fn a_mapping_that_loses_many_pages_is_replaced_at_once() {
     }
     let mappings = std::fs::read_to_string("/proc/self/maps").expect("maps");
     // Had each been replaced alone, every second page would be a mapping of its own until the last.
-    let base = reader.snapshot().mappings().next().expect("mapped").base.addr();
+    let base = reader.snapshot().first_mapping().expect("mapped").addr();
     let start = format!("{base:x}-");
     let whole = mappings.lines().any(|line| line.starts_with(&start) && !line.contains("memfd"));
     assert!(whole, "{mappings}");
