@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use nvmet_dma::ring::Ring;
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
@@ -112,6 +113,8 @@ fn prepare(path: &Path, fd: OwnedFd, options: OpenOptions) -> Result<Opened, Bac
     let failed = |errno: Errno| refuse(path, format!("cannot be examined: {errno}"));
     let stat = rustix::fs::fstat(&fd).map_err(failed)?;
     let is_device = check_kind(path, FileType::from_raw_mode(stat.st_mode))?;
+    Ring::check()
+        .map_err(|error| BackendError::Ring { what: path.display().to_string(), why: error.to_string() })?;
     take_lock(path, &fd, options.read_only)?;
     let size = if is_device {
         rustix::fs::seek(&fd, SeekFrom::End(0)).map_err(failed)?

@@ -135,6 +135,15 @@ impl std::fmt::Debug for RingInner {
 }
 
 impl Ring {
+    /// Whether a ring can be had at all: to be told before the first I/O rather than by it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Ring::new`].
+    pub fn check() -> Result<(), RingError> {
+        setup::build(1).map(drop)
+    }
+
     /// A ring for `entries` operations in flight (1 to [`MAX_ENTRIES`]) on `file`.
     ///
     /// # Errors
