@@ -251,29 +251,30 @@ impl Worker {
 
     /// Ends a command: its completion, its counters, and what waits for it.
     pub(super) fn complete(&mut self, slot: u32) {
-        let Some(mut entry) = self.inflight.remove(slot) else { return };
-        let status = entry.status;
+        // Worked on in place: moving an entry costs more than all of what follows.
+        let Some(entry) = self.inflight.get_mut(slot) else { return };
+        let (status, owner, origin, pair) = (entry.status, entry.controller, entry.origin, entry.pair);
         self.completed = true;
-        let Some(controller) = self.controllers[entry.controller].as_mut() else { return };
+        let Some(controller) = self.controllers[owner].as_mut() else { return self.inflight.remove(slot) };
         controller.outstanding -= 1;
         if let Some(token) = entry.abort.take() {
             controller.link.tell(Event::Aborted { token, aborted: status.is(Status::ABORT_REQUESTED) });
         }
-        match entry.origin {
+        match origin {
             Origin::Flush => controller.link.tell(Event::Flushed { status }),
             Origin::Orphan => {}
             Origin::Queue { group, sq } => {
                 if let Some(group) = self.groups[group].as_mut() {
-                    count(controller, &mut self.namespaces, &entry);
-                    post(group, sq, controller, &mut entry);
+                    count(controller, &mut self.namespaces, entry);
+                    post(group, sq, controller, entry);
                 }
             }
         }
-        let owner = entry.controller;
-        if let Pair::First(second) = entry.pair {
+        self.inflight.remove(slot);
+        if let Pair::First(second) = pair {
             self.go_on(second, status);
         }
-        self.after_completion(owner, entry.origin);
+        self.after_completion(owner, origin);
     }
 
     /// The Compare of a pair has ended: its Write begins or fails.
