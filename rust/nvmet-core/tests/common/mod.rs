@@ -7,7 +7,7 @@ pub mod guest;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use nvmet_block::{Backend, RamBackend};
@@ -76,7 +76,8 @@ pub fn serve_gate() -> (Served, Arc<gate::Gate>) {
 /// Another VM on the same target: it writes and reads back all the time, and nothing that happens to others disturbs it.
 pub struct Neighbour {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    rounds: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
 }
 
 impl Neighbour {
@@ -87,7 +88,8 @@ impl Neighbour {
         served.target.listen(&subsystem, ControllerConfig::new(Listen::Path(socket.clone()))).unwrap();
         let mut drive = attach_patiently(&socket);
         let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
+        let (flag, counter) = (Arc::clone(&stop), Arc::new(AtomicU64::new(0)));
+        let rounds = Arc::clone(&counter);
         let thread = std::thread::spawn(move || {
             let mut namespace = drive.open_namespace(1).unwrap();
             let mut rounds = 0u64;
@@ -99,17 +101,27 @@ impl Neighbour {
                 assert!(back == data, "round {rounds}");
                 drive.keep_alive().unwrap();
                 rounds += 1;
+                counter.store(rounds, Ordering::Relaxed);
             }
             drive.close_namespace(namespace).unwrap();
             drive.detach().unwrap();
-            rounds
         });
-        Self { stop, thread }
+        Self { stop, rounds, thread }
+    }
+
+    /// Waits until it has begun and finished a round from here on.
+    pub fn goes_on(&self) {
+        let now = self.rounds.load(Ordering::Relaxed);
+        while self.rounds.load(Ordering::Relaxed) < now + 2 {
+            // It has a deadline for everything it does.
+            assert!(!self.thread.is_finished(), "the neighbour was disturbed");
+            std::thread::yield_now();
+        }
     }
 
     /// One more round from here on, then the end.
     pub fn finish(self) {
-        assert!(!self.thread.is_finished(), "the neighbour was disturbed: {:?}", self.thread.join());
+        self.goes_on();
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
     }
