@@ -76,6 +76,12 @@ impl StandaloneDevice {
         self.irqs.iter().map(|irq| IrqInfo { index: irq.index, flags: irq.flags, count: irq.count }).collect()
     }
 
+    /// Whether an access lies inside of its region, which the device takes for granted.
+    fn contains(&self, region: u32, offset: u64, len: usize) -> bool {
+        let size = self.regions.get(region as usize).map_or(0, |region| region.region_info.size);
+        len > 0 && offset.checked_add(len as u64).is_some_and(|end| end <= size)
+    }
+
     /// Calls into the device and waits until the operation is over.
     fn call<R: Send + 'static>(
         &self,
@@ -148,7 +154,12 @@ fn serve(device: &mut NvmeDevice, inbox: &Receiver<Message>) {
 
 impl ServerBackend for StandaloneDevice {
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> std::io::Result<()> {
-        let mut read = vec![0xff; data.len()];
+        // As from no device.
+        data.fill(0xff);
+        if !self.contains(region, offset, data.len()) {
+            return Ok(());
+        }
+        let mut read = data.to_vec();
         let read = self.call(move |device| {
             device.region_read(region, offset, &mut read);
             (read, Outcome::Done)
@@ -158,6 +169,9 @@ impl ServerBackend for StandaloneDevice {
     }
 
     fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        if !self.contains(region, offset, data.len()) {
+            return Ok(());
+        }
         let data = data.to_vec();
         self.call(move |device| ((), device.region_write(region, offset, &data)))
     }
@@ -181,8 +195,12 @@ impl ServerBackend for StandaloneDevice {
         Ok(self.call(move |device| (device.dma_map(map), Outcome::Done))??)
     }
 
-    fn dma_unmap(&mut self, _flags: DmaUnmapFlags, address: u64, size: u64) -> std::io::Result<()> {
-        let range = DmaUnmap::Range { addr: address, size };
+    fn dma_unmap(&mut self, flags: DmaUnmapFlags, address: u64, size: u64) -> std::io::Result<()> {
+        let range = if flags.contains(DmaUnmapFlags::UNMAP_ALL) {
+            DmaUnmap::All
+        } else {
+            DmaUnmap::Range { addr: address, size }
+        };
         let result = self.call(move |device| match device.dma_unmap(range) {
             Ok(outcome) => (Ok(()), outcome),
             Err(errno) => (Err(errno), Outcome::Done),
