@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode};
 
@@ -20,7 +21,7 @@ pub enum RingError {
     #[error("this kernel's io_uring is too old: Linux 5.11 or later is needed")]
     TooOld,
     /// Anything else that setting it up may answer.
-    #[error("io_uring could not be set up: {0}; if memory is short, raise ulimit -l")]
+    #[error("io_uring could not be set up: {0}{hint}", hint = memory_hint(.0))]
     Io(io::Error),
 }
 
@@ -33,23 +34,39 @@ impl RingError {
     }
 }
 
-/// The smallest submission queue that is tried.
-const FEWEST_ENTRIES: u32 = 8;
+fn memory_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => {
+            "; this kernel charges it to the memory that may be locked: raise RLIMIT_MEMLOCK (ulimit -l, systemd LimitMEMLOCK=), or serve fewer disks"
+        }
+        _ => "",
+    }
+}
+
+/// The submission queue that is tried where memory is short: its 64 bytes an entry fill a page, and no ring has less.
+const FEW_ENTRIES: u32 = 64;
+/// Attempts while memory is short, [`SETUP_PAUSE`] apart. A ring that was closed is taken apart, and no longer charged,
+/// only some time later (seen: 0.12 s), so a reset could find the memory still taken by the rings before it.
+const SETUP_ATTEMPTS: u32 = 50;
+const SETUP_PAUSE: Duration = Duration::from_millis(10);
 
 /// A ring with the best flags that the kernel takes, for batches of `entries` operations: fewer where the memory that
-/// the process may lock (`RLIMIT_MEMLOCK`, which some kernels charge rings to) is not enough. Pushing more only costs
-/// more system calls.
+/// the user's processes may lock (`RLIMIT_MEMLOCK`, which some kernels charge rings to) is not enough. Then it takes as
+/// little as a ring can, not all that is left: the next one needs some, too. Pushing more only costs more system calls.
 pub(super) fn build(mut entries: u32) -> Result<IoUring, RingError> {
-    loop {
+    for _ in 1..SETUP_ATTEMPTS {
         match build_exactly(entries) {
-            Err(RingError::Io(error))
-                if error.raw_os_error() == Some(libc::ENOMEM) && entries > FEWEST_ENTRIES =>
-            {
-                entries = (entries / 2).max(FEWEST_ENTRIES);
+            Err(RingError::Io(error)) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                if entries > FEW_ENTRIES {
+                    entries = FEW_ENTRIES;
+                } else {
+                    std::thread::sleep(SETUP_PAUSE);
+                }
             }
             other => return other,
         }
     }
+    build_exactly(entries)
 }
 
 /// Not `DEFER_TASKRUN`: with it the ring's descriptor wakes nobody who sleeps in `poll` or `epoll` (seen on Linux
@@ -110,5 +127,6 @@ mod tests {
         }
         let error = RingError::from_setup(io::Error::from_raw_os_error(libc::ENOMEM));
         assert!(matches!(error, RingError::Io(_)));
+        assert!(error.to_string().contains("RLIMIT_MEMLOCK"));
     }
 }
