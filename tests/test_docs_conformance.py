@@ -24,7 +24,7 @@ def is_source(path: Path) -> bool:
     """Whether a file is the product's: tests are described as a whole, not one by one."""
     if path.name in ("tests.rs", "testing.rs"):
         return False
-    return not {"tests", "__pycache__", "target"} & set(path.relative_to(ROOT).parts)
+    return not {"tests", "fuzz", "__pycache__", "target"} & set(path.relative_to(ROOT).parts)
 
 
 def sources() -> set[str]:
