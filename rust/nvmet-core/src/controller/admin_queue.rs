@@ -7,8 +7,8 @@ use nvmet_spec::command::{Fuse, Psdt, Sqe};
 use nvmet_spec::status::Status;
 use zerocopy::FromBytes;
 
-use super::{Controller, MEMORY_LOST};
 use super::admin::Answer;
+use super::{Controller, MEMORY_LOST};
 use crate::queue::{
     CompletionQueue, CompletionQueueState, InvalidDoorbell, Permit, SubmissionQueue, SubmissionQueueState,
     register_index,
