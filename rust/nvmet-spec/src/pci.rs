@@ -38,6 +38,8 @@ pub mod header {
     pub const BIST: usize = 0x0f;
     /// Base Address Register 0 of six, 4 bytes each (PCIe Base §7.5.1.2.1).
     pub const BAR0: usize = 0x10;
+    /// Low bits of a memory BAR: 64-bit, not prefetchable, as MLBAR is (PCIe Base §7.5.1.2.1, PCIe §3.8).
+    pub const BAR_64_BIT: u32 = 0b10 << 1;
     /// Subsystem Vendor ID, 2 bytes (PCIe Base §7.5.1.2.3).
     pub const SUBSYSTEM_VENDOR_ID: usize = 0x2c;
     /// Subsystem ID, 2 bytes (PCIe Base §7.5.1.2.3).
@@ -62,6 +64,28 @@ pub mod capability {
     pub const PCI_EXPRESS: u8 = 0x10;
     /// MSI-X (PCIe Base §7.7.2).
     pub const MSIX: u8 = 0x11;
+}
+
+/// Extended capabilities (PCIe Base §7.6).
+pub mod extended_capability {
+    /// Where the list begins, if only with its terminator (PCIe Base §7.6).
+    pub const FIRST: usize = 0x100;
+    /// ID of Device Serial Number (PCIe Base §7.9.3).
+    pub const DEVICE_SERIAL_NUMBER: u16 = 0x0003;
+}
+
+/// Header of an extended capability, 4 bytes (PCIe Base §7.6.3).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct ExtendedCapabilityHeader {
+    /// PCI Express Extended Capability ID.
+    pub id: u16,
+    /// Capability Version.
+    #[bits(4)]
+    pub version: u8,
+    /// Next Capability Offset, 0 for the last.
+    #[bits(12)]
+    pub next: u16,
 }
 
 /// Command register (PCIe Base §7.5.1.1.3).
@@ -162,6 +186,16 @@ pub mod express {
     pub const LINK_CONTROL_2: usize = 0x30;
     /// Bytes of the capability, version 2.
     pub const SIZE: usize = 0x3c;
+    /// Errors detected, RW1C, a field of Device Status: correctable, non-fatal, fatal, unsupported request (PCIe Base
+    /// §7.5.3.5).
+    pub const ERRORS_DETECTED: u16 = 0x000f;
+    /// Slot Clock Configuration, a bit of Link Status (PCIe Base §7.5.3.8).
+    pub const SLOT_CLOCK: u16 = 1 << 12;
+    /// Completion Timeout Disable: Supported in Device Capabilities 2, the switch in Device Control 2 (PCIe Base
+    /// §7.5.3.15, §7.5.3.16).
+    pub const COMPLETION_TIMEOUT_DISABLE: u16 = 1 << 4;
+    /// Target Link Speed, a field of Link Control 2 (PCIe Base §7.5.3.19).
+    pub const TARGET_LINK_SPEED: u16 = 0x000f;
 }
 
 /// Device Capabilities register of the PCI Express capability (PCIe Base §7.5.3.3).
@@ -221,6 +255,46 @@ pub struct DeviceControl {
     pub initiate_flr: bool,
 }
 
+/// Link Capabilities register of the PCI Express capability (PCIe Base §7.5.3.6).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct LinkCapabilities {
+    /// Max Link Speed: 1 2.5 GT/s, 2 5.0 GT/s, and so on.
+    #[bits(4)]
+    pub max_speed: u8,
+    /// Maximum Link Width in lanes.
+    #[bits(6)]
+    pub max_width: u8,
+    /// ASPM Support: bit 0 L0s, bit 1 L1.
+    #[bits(2)]
+    pub aspm: u8,
+    #[bits(10)]
+    __: u16,
+    /// ASPM Optionality Compliance.
+    pub aspm_optionality_compliance: bool,
+    #[bits(9)]
+    __: u16,
+}
+
+/// Link Control register of the PCI Express capability, as far as an endpoint has it (PCIe Base §7.5.3.7).
+#[bitfield(u16)]
+#[derive(PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+pub struct LinkControl {
+    /// ASPM Control: bit 0 L0s, bit 1 L1.
+    #[bits(2)]
+    pub aspm: u8,
+    __: bool,
+    /// Read Completion Boundary.
+    pub read_completion_boundary: bool,
+    #[bits(2)]
+    __: u8,
+    /// Common Clock Configuration.
+    pub common_clock: bool,
+    /// Extended Synch.
+    pub extended_synch: bool,
+    __: u8,
+}
+
 /// Message Control register of the MSI-X capability, 2 bytes at offset 2 (PCIe Base §7.7.2.2).
 #[bitfield(u16)]
 #[derive(PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -264,6 +338,9 @@ pub struct VectorControl {
     #[bits(31)]
     __: u32,
 }
+
+/// Most entries of an MSI-X table: Table Size has 11 bits, 0's based (PCIe Base §7.7.2.2).
+pub const MSIX_MAX_VECTORS: u16 = 2048;
 
 /// An MSI-X table entry, 16 bytes (PCIe Base §7.7.2.5 to §7.7.2.8).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]

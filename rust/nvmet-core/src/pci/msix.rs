@@ -7,56 +7,35 @@
 //!
 //! May know: the layout of a table entry. Must not know: eventfds, vfio-user, who signals.
 
+use nvmet_spec::pci::{self, MsixEntry, VectorControl};
+use zerocopy::IntoBytes;
+
 use super::PciError;
 
 /// Bytes of one MSI-X Table entry (PCIe Base 7.7.2).
-pub const ENTRY_SIZE: usize = 16;
+pub const ENTRY_SIZE: usize = size_of::<MsixEntry>();
 
 /// Smallest size of BAR4 and BAR5: a page, so that a client can map or trap each on its own.
 const MIN_BAR_SIZE: u64 = 4096;
 
-/// Most vectors a function can have (PCIe Base 7.7.2.2, Table Size is 11 bits, 0's based).
-pub const MAX_VECTORS: u16 = 2048;
+/// Most vectors a function can have (PCIe Base 7.7.2.2).
+pub const MAX_VECTORS: u16 = pci::MSIX_MAX_VECTORS;
 
-/// Vector Control, Mask Bit: the only bit of an entry's last dword, set after reset (PCIe Base 7.7.2.8).
-const VECTOR_CONTROL_MASK: u8 = 0x01;
+/// An entry after reset: zero, masked (PCIe Base 7.7.2.8).
+const RESET: MsixEntry = MsixEntry { address: 0, data: 0, control: VectorControl::new().with_masked(true) };
 
-/// The writable bits of an entry, byte by byte: the address is dword aligned (7.7.2.5), so its two low bits
-/// are zero.
-const ENTRY_WRITABLE: [u8; ENTRY_SIZE] = [
-    0xfc,
-    0xff,
-    0xff,
-    0xff, // Message Address
-    0xff,
-    0xff,
-    0xff,
-    0xff, // Message Upper Address
-    0xff,
-    0xff,
-    0xff,
-    0xff, // Message Data
-    VECTOR_CONTROL_MASK,
-    0,
-    0,
-    0, // Vector Control
-];
-
-/// One decoded entry of the MSI-X Table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MsixEntry {
-    /// Message Address and Message Upper Address.
-    pub address: u64,
-    /// Message Data.
-    pub data: u32,
-    /// Mask Bit of Vector Control.
-    pub masked: bool,
-}
+/// The writable bits of an entry: the address is dword aligned, so its two low bits are zero (PCIe Base 7.7.2.5), and
+/// Vector Control has no bit but the mask (7.7.2.8).
+const ENTRY_WRITABLE: [u8; ENTRY_SIZE] = zerocopy::transmute!(MsixEntry {
+    address: !0b11,
+    data: !0,
+    control: VectorControl::new().with_masked(true)
+});
 
 /// The MSI-X Table as the client sees it in BAR4: plain data, comparable and cloneable for save and restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MsixTable {
-    bytes: Vec<u8>,
+    entries: Vec<MsixEntry>,
 }
 
 impl MsixTable {
@@ -66,42 +45,34 @@ impl MsixTable {
     /// [`PciError::Vectors`] unless `vectors` is 1 to [`MAX_VECTORS`].
     pub fn new(vectors: u16) -> Result<Self, PciError> {
         check_vectors(vectors)?;
-        let mut table = Self { bytes: vec![0; usize::from(vectors) * ENTRY_SIZE] };
-        table.reset();
-        Ok(table)
+        Ok(Self { entries: vec![RESET; vectors.into()] })
     }
 
     /// Puts every entry back to its value after reset: zero, masked (PCIe Base 7.7.2.8).
     pub fn reset(&mut self) {
-        self.bytes.fill(0);
-        for entry in self.bytes.chunks_exact_mut(ENTRY_SIZE) {
-            entry[12] = VECTOR_CONTROL_MASK;
-        }
+        self.entries.fill(RESET);
     }
 
     /// Number of vectors, 1 to [`MAX_VECTORS`].
     #[must_use]
     pub fn vectors(&self) -> u16 {
-        (self.bytes.len() / ENTRY_SIZE) as u16
+        self.entries.len() as u16
     }
 
     /// The entry of `vector`, if there is one.
     #[must_use]
     pub fn entry(&self, vector: u16) -> Option<MsixEntry> {
-        let (entries, _) = self.bytes.as_chunks::<ENTRY_SIZE>();
-        let entry = u128::from_le_bytes(*entries.get(usize::from(vector))?);
-        Some(MsixEntry {
-            address: entry as u64,
-            data: (entry >> 64) as u32,
-            masked: (entry >> 96) as u8 & VECTOR_CONTROL_MASK != 0,
-        })
+        self.entries.get(usize::from(vector)).copied()
     }
 
     /// Reads BAR4 from `offset`. What lies behind the last entry reads zero. Any size and alignment is
     /// served, though the specification asks for aligned dwords and qwords only (PCIe Base 7.7.2).
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
-        let Some(bytes) = usize::try_from(offset).ok().and_then(|at| self.bytes.get(at..)) else { return };
+        let Some(bytes) = usize::try_from(offset).ok().and_then(|at| self.entries.as_bytes().get(at..))
+        else {
+            return;
+        };
         for (to, from) in data.iter_mut().zip(bytes) {
             *to = *from;
         }
@@ -110,7 +81,7 @@ impl MsixTable {
     /// Writes BAR4 at `offset`. Read-only bits, and what lies behind the last entry, keep their value.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         let Ok(start) = usize::try_from(offset) else { return };
-        let Some(bytes) = self.bytes.get_mut(start..) else { return };
+        let Some(bytes) = self.entries.as_mut_bytes().get_mut(start..) else { return };
         for (at, (to, from)) in bytes.iter_mut().zip(data).enumerate() {
             let writable = ENTRY_WRITABLE[(start + at) % ENTRY_SIZE];
             *to = (*to & !writable) | (from & writable);
@@ -173,10 +144,10 @@ mod tests {
     fn every_entry_is_masked_after_reset() {
         let mut table = table(3);
         table.write(0, &[0; 48]);
-        assert_eq!(table.entry(1), Some(MsixEntry { address: 0, data: 0, masked: false }));
+        assert_eq!(table.entry(1), Some(MsixEntry::default()));
         table.reset();
         for vector in 0..3 {
-            assert_eq!(table.entry(vector), Some(MsixEntry { address: 0, data: 0, masked: true }));
+            assert_eq!(table.entry(vector), Some(RESET));
         }
         assert_eq!(table.entry(3), None);
     }
@@ -187,7 +158,7 @@ mod tests {
         table.write(16, &[0xff; 16]);
         assert_eq!(
             table.entry(1),
-            Some(MsixEntry { address: 0xffff_ffff_ffff_fffc, data: 0xffff_ffff, masked: true })
+            Some(MsixEntry { address: 0xffff_ffff_ffff_fffc, data: 0xffff_ffff, control: RESET.control })
         );
         let mut control = [0; 4];
         table.read(28, &mut control);

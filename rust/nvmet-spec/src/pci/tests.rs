@@ -21,6 +21,13 @@ fn registers_stand_where_the_specification_puts_them() {
         DeviceControl::new().with_initiate_flr(true).with_max_read_request_size(2).into_bits(),
         0xa000
     );
+    let link =
+        LinkCapabilities::new().with_max_speed(2).with_max_width(4).with_aspm_optionality_compliance(true);
+    assert_eq!(link.into_bits(), 0x0040_0042);
+    let link = LinkControl::new().with_aspm(3).with_read_completion_boundary(true).with_common_clock(true);
+    assert_eq!(link.with_extended_synch(true).into_bits(), 0x00cb);
+    let serial = ExtendedCapabilityHeader::new().with_id(3).with_version(1).with_next(0x150);
+    assert_eq!(serial.into_bits(), 0x1501_0003);
     let control = MsixControl::new().with_enable(true).with_function_mask(true).with_table_size_z(64);
     assert_eq!(control.into_bits(), 0xc040);
     assert_eq!(control.table_size(), 65);
