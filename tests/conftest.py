@@ -6,6 +6,8 @@ import importlib.util
 
 import pytest
 
+from tests.product import RAN_AS
+
 if importlib.util.find_spec("nvmet_vdev") is None or importlib.util.find_spec("nvmet_vdev._nvmet") is None:
     raise pytest.UsageError(
         "nvmet_vdev is not built in this environment; run `make build` and .venv/bin/pytest"
@@ -28,3 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="target",
         help="emulated runs the cases on QEMU's own NVMe device, to tell a fault of the rig from ours",
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which user the tests without privileges had: not every machine has one who can run the product."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, who in report.user_properties:
+                if name == RAN_AS and report.when == "call":
+                    terminalreporter.write_line(f"{report.nodeid} ran as {who}")

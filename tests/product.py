@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import random
+import resource
 import selectors
 import signal
 import subprocess
@@ -26,11 +29,16 @@ def environment(runtime_dir: Path, **more: str) -> dict[str, str]:
 
 
 def run(
-    *args: str | Path, cwd: Path, prefix: Sequence[str] = (), patience: float = PATIENCE * 2, **env: str
+    *args: str | Path,
+    cwd: Path,
+    prefix: Sequence[str] = (),
+    program: Sequence[str] = (PROGRAM,),
+    patience: float = PATIENCE * 2,
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
     """Runs one command to its end."""
     return subprocess.run(
-        [*prefix, PROGRAM, *map(str, args)],
+        [*prefix, *program, *map(str, args)],
         cwd=cwd,
         env=environment(cwd, **env),
         stdin=subprocess.DEVNULL,
@@ -76,13 +84,14 @@ def serve(
     *args: str | Path,
     cwd: Path,
     prefix: Sequence[str] = (),
+    program: Sequence[str] = (PROGRAM,),
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[Server]:
     """Starts `nvmet-vdev run ARGS`, waits until it listens, and ends it afterwards if it still runs."""
     errors = (cwd / "server.err").open("w+")
     process = subprocess.Popen(
-        [*prefix, PROGRAM, "run", *map(str, args)],
+        [*prefix, *program, "run", *map(str, args)],
         cwd=cwd,
         env=environment(cwd, **(env or {})),
         stdin=subprocess.DEVNULL,
@@ -108,6 +117,78 @@ def serve(
         assert process.stdout is not None
         process.stdout.close()
         errors.close()
+
+
+RAN_AS = "ran as"
+"""The property of a test that tells who ran the product, where that matters."""
+SMALL_MEMLOCK = 64 << 10
+"""Bytes a process may lock: the kernel's default until Linux 5.16, and that of many containers."""
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+@dataclass(frozen=True)
+class OrdinaryUser:
+    """Somebody who may do nothing that takes a privilege, with small limits."""
+
+    uid: int
+    who: str
+    """For the test's output."""
+    become: tuple[str, ...]
+    """Goes before a command."""
+    python: str
+    """An interpreter that the user can reach."""
+    product: tuple[str, ...]
+    """`nvmet-vdev`, once that user."""
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """What to run instead of `nvmet-vdev`."""
+        return (*self.become, *self.product)
+
+    def give(self, *paths: Path) -> None:
+        """Makes the user the owner of files."""
+        for path in paths:
+            os.chown(path, self.uid, -1)
+
+
+def ordinary_user(memlock: int = SMALL_MEMLOCK, product: Sequence[str] = (PROGRAM,)) -> OrdinaryUser:
+    """Who runs the tests, if that is not root; else somebody who is not.
+
+    The interpreter may stand where only root can go, such as in root's home. Then the system's own
+    runs the same package. Where that cannot be either, it is still root, without a single capability.
+    """
+    ceiling = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    if ceiling != resource.RLIM_INFINITY:
+        memlock = min(memlock, ceiling)
+    limits = ("prlimit", f"--memlock={memlock}", "--nofile=1024", "setpriv", "--no-new-privs")
+    ours = (sys.executable, tuple(product))
+    if os.geteuid() != 0:
+        return OrdinaryUser(os.geteuid(), "the user of the tests", limits, *ours)
+    bare = (*limits, "--inh-caps=-all", "--bounding-set=-all")
+    # A user of its own each time: the kernel adds up the locked memory of all that a user runs.
+    uid = random.randrange(20_000, 60_000)  # noqa: S311 (no secret)
+    # setpriv finds a program with root's eyes still; env does not.
+    plain = (*bare, f"--reuid={uid}", "--regid=65534", "--clear-groups", "env")
+    ways = [OrdinaryUser(uid, f"user {uid}", plain, *ours)]
+    if tuple(product) == (PROGRAM,):
+        # The extension is for the stable ABI, and click is Python alone.
+        path = ":".join(dict.fromkeys([_place("nvmet_vdev"), _place("click")]))
+        module = (f"PYTHONPATH={path}", SYSTEM_PYTHON, "-P", "-m", "nvmet_vdev")
+        who = f"user {uid}, with {SYSTEM_PYTHON} (no other user reaches {sys.executable})"
+        ways.append(OrdinaryUser(uid, who, plain, SYSTEM_PYTHON, module))
+    for way in ways:
+        if subprocess.run([*way.program, "--version"], capture_output=True, check=False).returncode == 0:
+            return way
+    who = "ROOT WITHOUT CAPABILITIES: no other user can read the package"
+    return OrdinaryUser(0, who, bare, *ours)
+
+
+def _place(package: str) -> str:
+    """The directory that a package is imported from."""
+    found = importlib.util.find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    return str(Path(found.origin).parent.parent)
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:

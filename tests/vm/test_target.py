@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import resource
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.product import RAN_AS, ordinary_user
 from tests.vm.kernel_log import complaints
 from tests.vm.lab import MIB, Lab
 from tests.vm.rig.drive import Target, command
@@ -18,8 +16,6 @@ from tests.vm.rig.guest import Machine
 pytestmark = pytest.mark.vm
 
 SIZE = 64 * MIB
-# The kernel's own default since Linux 5.16. RLIM_INFINITY is -1 in Python.
-USUAL_MEMLOCK = 8 * MIB
 USE_IT = """
     wait_namespaces 1
     d=$(namespace_of {serial})
@@ -31,6 +27,18 @@ USE_IT = """
     mount -t ext4 $d /mnt
     cmp /tmp/data /mnt/data
     umount /mnt
+"""
+# Each namespace has a ring of its own.
+USE_ALL = """
+    wait_namespaces 3
+    for nsid in 1 2 3; do
+        d=$(namespace_of {serial} $nsid)
+        head -c 1048576 /dev/urandom >/tmp/data$nsid
+        dd if=/tmp/data$nsid of=$d bs=64k oflag=direct 2>/dev/null
+    done
+    for nsid in 1 2 3; do
+        dd if=$(namespace_of {serial} $nsid) bs=64k count=16 iflag=direct 2>/dev/null | cmp - /tmp/data$nsid
+    done
 """
 
 
@@ -53,18 +61,24 @@ def test_without_shared_memory_the_driver_fails_and_the_target_lives(our_lab: La
             assert complaints(guest) == []
 
 
-def test_a_target_without_privileges_serves_a_guest(our_lab: Lab) -> None:
+def test_a_target_without_privileges_serves_a_guest(
+    our_lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
     serial = "PLAIN1"
-    image = our_lab.image("plain.img", SIZE)
-    prefix = _without_privileges([our_lab.directory, image])
+    images = [our_lab.image(f"plain{number}.img", SIZE) for number in (1, 2, 3)]
+    user = ordinary_user(product=command())
+    record_property(RAN_AS, user.who)
+    user.give(our_lab.directory, *images)
     with (
-        Target(image, directory=our_lab.directory, serial=serial, prefix=prefix) as target,
+        Target(*images, directory=our_lab.directory, serial=serial, program=user.program) as target,
         our_lab.boot(target) as guest,
     ):
         status = _status(target.pid)
+        assert status["Uid"].split() == [str(user.uid)] * 4
         assert int(status["CapEff"], 16) == 0
         assert int(status["CapPrm"], 16) == 0
         assert status["NoNewPrivs"] == "1"
+        guest.run(USE_ALL.format(serial=serial))
         guest.run(USE_IT.format(serial=serial))
         assert complaints(guest) == []
         guest.power_off()
@@ -73,28 +87,3 @@ def test_a_target_without_privileges_serves_a_guest(our_lab: Lab) -> None:
 def _status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _without_privileges(belongings: list[Path]) -> list[str]:
-    """What to put before a command so that it has no capabilities and the usual limits.
-
-    Root becomes nobody, to whom `belongings` go over. Where nobody cannot reach the interpreter
-    (it is in root's home), it stays user 0 and only loses its capabilities, which make root root.
-    """
-    memlock = min(resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] % (1 << 64), USUAL_MEMLOCK)
-    limits = ["prlimit", f"--memlock={memlock}", "--nofile=1024"]
-    if os.geteuid() != 0:
-        return [*limits, "setpriv", "--no-new-privs"]
-    bare = [*limits, "setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
-    nobody = pwd.getpwnam("nobody")
-    plain = [*bare, f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-    probe = [*plain, *command(), "run", "--help"]
-    try:
-        reachable = subprocess.run(probe, capture_output=True, check=False).returncode == 0
-    except OSError:
-        reachable = False
-    if not reachable:
-        return bare
-    for path in belongings:
-        os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    return plain

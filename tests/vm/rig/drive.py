@@ -53,7 +53,7 @@ class Target:
         directory: Path,
         serial: str,
         options: Sequence[str] = (),
-        prefix: Sequence[str] = (),
+        program: Sequence[str] | None = None,
     ) -> None:
         self.serial = serial
         self.socket = directory / f"{serial}.sock"
@@ -61,7 +61,7 @@ class Target:
         arguments = [*map(str, disks), "--socket", str(self.socket), "--serial", serial, *options]
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [*prefix, *command(), "run", *arguments],
+                [*(program or command()), "run", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
