@@ -7,11 +7,13 @@ use nvmet_spec::{
         IdentifyCdw10, SetFeaturesCdw10, Sqe,
     },
     feature::{FeatureId, NumberOfQueues, Select},
+    identify::IDENTIFY_SIZE,
 };
 use std::sync::Arc;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes of an Identify data structure (Base §5.17).
-pub const IDENTIFY_BYTES: usize = 4096;
+pub const IDENTIFY_BYTES: usize = IDENTIFY_SIZE;
 
 impl Drive {
     /// Sends an admin command that has to succeed.
@@ -34,10 +36,25 @@ impl Drive {
     /// As [`admin_ok`](Self::admin_ok).
     pub fn identify(&mut self, cns: u8, nsid: u32) -> Result<Vec<u8>, HostError> {
         let mut data = vec![0; IDENTIFY_BYTES];
+        self.identify_into(cns, nsid, &mut data)?;
+        Ok(data)
+    }
+
+    /// [`identify`](Self::identify) as the data structure that `cns` stands for.
+    pub(crate) fn identify_structure<T: FromBytes + IntoBytes>(
+        &mut self,
+        cns: u8,
+        nsid: u32,
+    ) -> Result<T, HostError> {
+        let mut data = T::new_zeroed();
+        self.identify_into(cns, nsid, data.as_mut_bytes())?;
+        Ok(data)
+    }
+
+    fn identify_into(&mut self, cns: u8, nsid: u32, data: &mut [u8]) -> Result<(), HostError> {
         let sqe = Sqe::new(AdminOpcode::Identify, 0, nsid)
             .with_cdw10(IdentifyCdw10::new().with_cns(cns).into_bits());
-        self.admin_ok(sqe, Data::In(&mut data))?;
-        Ok(data)
+        self.admin_ok(sqe, Data::In(data)).map(drop)
     }
 
     /// Get Log Page (Base §5.16): `len` bytes (a multiple of 4) of log `lid` from `offset` on. `rae` retains the
@@ -131,7 +148,7 @@ impl Drive {
         self.admin_ok(Sqe::new(AdminOpcode::KeepAlive, 0, 0), Data::None).map(drop)
     }
 
-    /// Doorbell Buffer Config (Base §5.11): from now on doorbells are rung through shadow pages, on the admin queue and
+    /// Doorbell Buffer Config (Base §5.8): from now on doorbells are rung through shadow pages, on the admin queue and
     /// on queues that are made later.
     ///
     /// # Errors

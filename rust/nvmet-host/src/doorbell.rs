@@ -1,6 +1,6 @@
 //! Doorbells: shadowed in host memory, mapped, or trapped by a posted register write.
 //!
-//! Registers: PCIe §3.1.2. Shadow doorbells and EventIdx: Base §5.11, "Doorbell Buffer Config command".
+//! Registers: PCIe §3.1.2. Shadow doorbells and EventIdx: Base §5.8, "Doorbell Buffer Config command".
 
 use crate::{HostError, memory::DmaBuffer, transport::Transport};
 use nvmet_dma::MappedArea;
@@ -33,7 +33,7 @@ pub(crate) struct Doorbell {
     both: bool,
 }
 
-/// Whether the controller wants a real doorbell write after its shadow moved from `old` to `new` (Base §5.11): it does when EventIdx is among the values passed over. All modulo 2^16.
+/// Whether the controller wants a real doorbell write after its shadow moved from `old` to `new` (Base §5.8): it does when EventIdx is among the values passed over. All modulo 2^16.
 #[inline]
 pub(crate) const fn need_event(event_idx: u16, new: u16, old: u16) -> bool {
     let behind_new = new.wrapping_sub(event_idx).wrapping_sub(1);

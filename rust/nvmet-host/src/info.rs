@@ -1,16 +1,12 @@
 //! What Identify says, as plain values for people and programs.
 //!
-//! Decodes bytes that a server sent: nothing in them is trusted, and everything missing reads as zero.
+//! What a server sent is not trusted: any value of a field makes sense or gives an error.
 
 use crate::{Drive, HostError, PciIdentity};
-
-/// CNS values (Base §5.17.1).
-mod cns {
-    pub const NAMESPACE: u8 = 0x00;
-    pub const CONTROLLER: u8 = 0x01;
-    pub const ACTIVE_NAMESPACES: u8 = 0x02;
-    pub const NAMESPACE_DESCRIPTORS: u8 = 0x03;
-}
+use nvmet_spec::identify::{
+    IdentifyController, IdentifyNamespace, LbaFormat, NAMESPACE_LIST_ENTRIES, NamespaceDescriptor,
+    ascii_text, cns, namespace_descriptors,
+};
 
 /// Namespaces that [`Drive::active_namespaces`] lists at most: 64 pages.
 const MAX_NAMESPACES: usize = 65_536;
@@ -110,40 +106,10 @@ pub struct DriveInfo {
     pub namespaces: Vec<NamespaceInfo>,
 }
 
-/// Little-endian fields of a data structure; zero beyond its end.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.0.get(at..at + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
-    }
-
-    fn u8(&self, at: usize) -> u8 {
-        u8::from_le_bytes(self.bytes(at))
-    }
-
-    fn u16(&self, at: usize) -> u16 {
-        u16::from_le_bytes(self.bytes(at))
-    }
-
-    fn u32(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.bytes(at))
-    }
-
-    fn u64(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.bytes(at))
-    }
-
-    /// ASCII up to the first NUL, without the blanks that pad it; other bytes become `?`.
-    fn text(&self, at: usize, len: usize) -> String {
-        let bytes = self.0.get(at..at + len).unwrap_or_default();
-        let text: String = bytes
-            .iter()
-            .take_while(|&&byte| byte != 0)
-            .map(|&byte| if matches!(byte, 0x20..=0x7E) { char::from(byte) } else { '?' })
-            .collect();
-        text.trim().to_owned()
-    }
+/// ASCII up to the first NUL, without the blanks that pad it; other bytes become `?`.
+fn text(field: &[u8]) -> String {
+    let text = field.split(|&byte| byte == 0).next().unwrap_or_default();
+    ascii_text(text).trim().to_owned()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -156,35 +122,38 @@ fn assigned(bytes: &[u8]) -> Option<String> {
 }
 
 impl ControllerInfo {
-    fn decode(data: &[u8]) -> Self {
-        let fields = Fields(data);
-        let [tertiary, minor, major, major_high] = fields.bytes(80);
-        let [low, middle, high] = fields.bytes(73);
-        let oacs = fields.u16(256);
+    fn decode(data: &IdentifyController) -> Self {
+        let version = data.version();
+        let [low, middle, high] = data.ieee;
         Self {
-            serial: fields.text(4, 20),
-            model: fields.text(24, 40),
-            firmware: fields.text(64, 8),
-            subnqn: fields.text(768, 256),
-            version: format!("{}.{minor}.{tertiary}", u16::from_le_bytes([major, major_high])),
-            vendor_id: fields.u16(0),
-            subsystem_vendor_id: fields.u16(2),
+            serial: text(&data.sn),
+            model: text(&data.mn),
+            firmware: text(&data.fr),
+            subnqn: text(&data.subnqn),
+            version: format!("{}.{}.{}", version.mjr(), version.mnr(), version.ter()),
+            vendor_id: data.vid,
+            subsystem_vendor_id: data.ssvid,
             ieee_oui: hex(&[high, middle, low]),
-            controller_id: fields.u16(78),
-            namespaces: fields.u32(516),
-            mdts: fields.u8(77),
-            aerl_z: fields.u8(259),
-            acl_z: fields.u8(258),
-            elpe_z: fields.u8(262),
-            oacs,
-            oncs: fields.u16(520),
-            fuses: fields.u16(522),
-            sgls: fields.u32(536),
-            volatile_write_cache: fields.u8(525) & 1 != 0,
-            doorbell_buffer_config: oacs & (1 << 8) != 0,
-            rtd3e_us: fields.u32(88),
+            controller_id: data.cntlid,
+            namespaces: data.nn,
+            mdts: data.mdts,
+            aerl_z: data.aerl_z,
+            acl_z: data.acl_z,
+            elpe_z: data.elpe_z,
+            oacs: data.oacs.into_bits(),
+            oncs: data.oncs.into_bits(),
+            fuses: data.fuses.into_bits(),
+            sgls: data.sgls.into_bits(),
+            volatile_write_cache: data.vwc.present(),
+            doorbell_buffer_config: data.oacs.doorbell_buffer_config(),
+            rtd3e_us: data.rtd3e,
         }
     }
+}
+
+/// Bytes of a logical block, if it is a size that this host works with.
+fn format_bytes(format: &LbaFormat) -> Option<u64> {
+    format.block_size().filter(|size| (1 << 9..=1 << 31).contains(size))
 }
 
 impl NamespaceInfo {
@@ -194,18 +163,14 @@ impl NamespaceInfo {
         self.size
     }
 
-    fn decode(nsid: u32, data: &[u8], descriptors: &[u8]) -> Result<Self, HostError> {
-        let fields = Fields(data);
-        let formats = usize::from(fields.u8(25)) + 1;
-        let flbas = fields.u8(26);
-        // Bits 6:5 extend bits 3:0 when there are more than 16 formats.
-        let lba_format = if formats > 16 { (flbas & 0xF) | ((flbas >> 1) & 0x30) } else { flbas & 0xF };
-        let size_of = |format: usize| match fields.u8(128 + format * 4 + 2) {
-            lbads @ 9..=31 => Some(1u64 << lbads),
-            _ => None,
-        };
-        let blocks = fields.u64(0);
-        let shape = size_of(usize::from(lba_format))
+    fn decode(nsid: u32, data: &IdentifyNamespace, descriptors: &[u8]) -> Result<Self, HostError> {
+        let formats = usize::from(data.nlbaf_z) + 1;
+        // The upper bits count only when there are more than 16 formats.
+        let lba_format = if formats > 16 { data.flbas.index() } else { data.flbas.index_low() };
+        let blocks = data.nsze;
+        let format = data.lbaf.get(usize::from(lba_format));
+        let shape = format
+            .and_then(format_bytes)
             .and_then(|block_size| Some((block_size, blocks.checked_mul(block_size)?)));
         let Some((block_size, size)) = shape else {
             return Err(HostError::Unsupported(format!(
@@ -217,41 +182,32 @@ impl NamespaceInfo {
             size,
             block_size,
             blocks,
-            capacity: fields.u64(8),
-            used: fields.u64(16),
+            capacity: data.ncap,
+            used: data.nuse,
             uuid: uuid(descriptors),
-            nguid: assigned(&fields.bytes::<16>(104)),
-            eui64: assigned(&fields.bytes::<8>(120)),
-            nsfeat: fields.u8(24),
-            dlfeat: fields.u8(33),
-            lba_formats: (0..formats.min(64)).map(|format| size_of(format).unwrap_or(0)).collect(),
+            nguid: assigned(&data.nguid),
+            eui64: assigned(&data.eui64),
+            nsfeat: data.nsfeat.into_bits(),
+            dlfeat: data.dlfeat.into_bits(),
+            lba_formats: data.lbaf.iter().take(formats).map(|one| format_bytes(one).unwrap_or(0)).collect(),
             lba_format,
         })
     }
 }
 
-/// The UUID among namespace identification descriptors: type, length, two reserved bytes, identifier.
-fn uuid(mut descriptors: &[u8]) -> Option<String> {
-    const UUID: u8 = 3;
-    while let [kind, len, _, _, rest @ ..] = descriptors {
-        let (kind, len) = (*kind, usize::from(*len));
-        let id = rest.get(..len)?;
-        match (kind, id) {
-            (0, _) | (_, []) => return None,
-            (UUID, [a @ .., _, _, _, _, _, _, _, _, _, _, _, _]) if len == 16 => {
-                let tail = &id[4..];
-                let groups = [a, &tail[..2], &tail[2..4], &tail[4..6], &tail[6..]];
-                return Some(groups.map(hex).join("-"));
-            }
-            _ => descriptors = &rest[len..],
+/// The UUID among namespace identification descriptors.
+fn uuid(descriptors: &[u8]) -> Option<String> {
+    namespace_descriptors(descriptors).find_map(|descriptor| match descriptor {
+        NamespaceDescriptor::Uuid(id) => {
+            Some([&id[..4], &id[4..6], &id[6..8], &id[8..10], &id[10..]].map(hex).join("-"))
         }
-    }
-    None
+        _ => None,
+    })
 }
 
 impl Drive {
     pub(crate) fn identify_controller(&mut self) -> Result<ControllerInfo, HostError> {
-        Ok(ControllerInfo::decode(&self.identify(cns::CONTROLLER, 0)?))
+        Ok(ControllerInfo::decode(&self.identify_structure(cns::CONTROLLER, 0)?))
     }
 
     /// Identifiers of the active namespaces, ascending.
@@ -262,10 +218,10 @@ impl Drive {
         let mut all: Vec<u32> = Vec::new();
         loop {
             let after = all.last().copied().unwrap_or(0);
-            let page = self.identify(cns::ACTIVE_NAMESPACES, after)?;
+            let page: [u32; NAMESPACE_LIST_ENTRIES] =
+                self.identify_structure(cns::ACTIVE_NAMESPACES, after)?;
             let before = all.len();
-            for bytes in page.chunks_exact(4) {
-                let nsid = Fields(bytes).u32(0);
+            for nsid in page {
                 // The list ascends and ends with zero; anything else would lead in a circle.
                 if nsid == 0 || all.last().is_some_and(|&last| nsid <= last) {
                     return Ok(all);
@@ -283,7 +239,7 @@ impl Drive {
     /// # Errors
     /// As [`admin_ok`](Self::admin_ok); [`HostError::Unsupported`] for a namespace whose format makes no sense.
     pub fn namespace(&mut self, nsid: u32) -> Result<NamespaceInfo, HostError> {
-        let data = self.identify(cns::NAMESPACE, nsid)?;
+        let data = self.identify_structure(cns::NAMESPACE, nsid)?;
         // Descriptors came with version 1.3: without them there is just no UUID.
         let descriptors = match self.identify(cns::NAMESPACE_DESCRIPTORS, nsid) {
             Ok(descriptors) => descriptors,
@@ -336,17 +292,17 @@ impl Drive {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nvmet_spec::identify::{Flbas, IDENTIFY_SIZE, Oacs, ascii_field};
     use proptest::prelude::*;
+    use zerocopy::FromBytes;
 
     #[test]
     fn a_namespace_is_decoded() {
-        let mut data = vec![0; 4096];
-        data[0..8].copy_from_slice(&1000u64.to_le_bytes());
-        data[25] = 1;
-        data[26] = 1;
-        data[130] = 9;
-        data[134] = 12;
-        data[104] = 0xAB;
+        let mut data = IdentifyNamespace { nsze: 1000, nlbaf_z: 1, ..IdentifyNamespace::default() };
+        data.flbas = Flbas::for_format(1);
+        data.lbaf[0].set_lbads(9);
+        data.lbaf[1].set_lbads(12);
+        data.nguid[0] = 0xAB;
         let mut descriptors = vec![2, 16, 0, 0];
         descriptors.extend([9; 16]);
         descriptors.extend([3, 16, 0, 0]);
@@ -360,34 +316,35 @@ mod tests {
 
     #[test]
     fn a_controller_is_decoded_without_padding() {
-        let mut data = vec![0; 4096];
-        data[4..24].copy_from_slice(b"SN 1                ");
-        data[24..28].copy_from_slice(b"M\xFFd ");
-        data[80..84].copy_from_slice(&0x0002_0100u32.to_le_bytes());
-        data[257] = 1;
+        let mut data = IdentifyController { ver: 0x0002_0100, ..IdentifyController::default() };
+        data.sn = ascii_field("SN 1").unwrap();
+        data.mn[..4].copy_from_slice(b"M\xFFd ");
+        data.ieee = [0x56, 0x34, 0x12];
+        data.oacs = Oacs::new().with_doorbell_buffer_config(true);
         let info = ControllerInfo::decode(&data);
         assert_eq!((info.serial.as_str(), info.model.as_str()), ("SN 1", "M?d"));
-        assert_eq!(info.version, "2.1.0");
+        assert_eq!((info.version.as_str(), info.ieee_oui.as_str()), ("2.1.0", "123456"));
         assert!(info.doorbell_buffer_config);
     }
 
     #[test]
     fn a_block_size_that_makes_no_sense_is_refused() {
-        let mut data = vec![0; 4096];
-        assert!(NamespaceInfo::decode(1, &data, &[]).is_err());
-        data[0..8].copy_from_slice(&u64::MAX.to_le_bytes());
-        data[130] = 12;
-        assert!(NamespaceInfo::decode(1, &data, &[]).is_err());
+        let mut data = IdentifyNamespace::default();
+        for (blocks, lbads) in [(0, 0), (1, 8), (1, 32), (u64::MAX, 12)] {
+            data.nsze = blocks;
+            data.lbaf[0].set_lbads(lbads);
+            assert!(NamespaceInfo::decode(1, &data, &[]).is_err());
+        }
     }
 
     proptest! {
         #[test]
         fn no_bytes_of_a_server_panic(
-            data in proptest::collection::vec(any::<u8>(), 0..600),
+            data in proptest::collection::vec(any::<u8>(), IDENTIFY_SIZE),
             descriptors in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
-            let _ = ControllerInfo::decode(&data);
-            let _ = NamespaceInfo::decode(1, &data, &descriptors);
+            let _ = ControllerInfo::decode(&IdentifyController::read_from_bytes(&data).unwrap());
+            let _ = NamespaceInfo::decode(1, &IdentifyNamespace::read_from_bytes(&data).unwrap(), &descriptors);
         }
     }
 }
