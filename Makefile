@@ -43,6 +43,11 @@ check: build ## Formatting, lints, types, stubs, docs, architecture; benches com
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/stubtest nvmet_vdev
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	cargo bench --locked --no-run
+	@$(MAKE) model
+
+.PHONY: model
+model: need ## Model-check the sleep and wake hand-shake of the workers (loom)
+	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_TEST_DEBUG=0 cargo test --locked -p nvmet-core --lib worker::handshake
 
 .PHONY: bench
 bench: build ## Benchmarks: the parts (criterion), start-up time and memory, a drive end to end

@@ -14,7 +14,7 @@ use super::link::{CommandFailure, Event};
 use super::namespaces::NamespaceQueues;
 use super::run::Worker;
 use crate::io::decode::{IoCommand, decode};
-use crate::io::execute::{Context, Issued, issue, transferred};
+use crate::io::execute::{Context, Issued, Request, issue, transferred};
 use crate::io::io_status;
 use crate::namespace::{ATOMIC_COMPARE_WRITE_BLOCKS, MAX_NAMESPACES};
 use crate::queue::{CompletionQueue, Permit};
@@ -378,7 +378,8 @@ fn issue_on(
         page_size: controller.page_size,
         max_transfer: controller.max_transfer,
     };
-    let issued = issue(command, &entry.sqe, &target.namespace, queue.as_mut(), &mut context, tag, entry.next);
+    let request = Request { command, sqe: &entry.sqe, tag, skip: entry.next };
+    let issued = issue(request, &target.namespace, queue.as_mut(), &mut context);
     target.full |= issued.full;
     issued
 }

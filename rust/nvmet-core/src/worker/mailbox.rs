@@ -1,12 +1,13 @@
 //! How the control thread talks to workers.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use nvmet_dma::EventFd;
 
+use super::handshake::Handshake;
 use super::link::Link;
 use super::run::Worker;
 use crate::error::TargetError;
@@ -102,7 +103,7 @@ pub struct WorkerConfig {
 /// The part of a worker that other threads touch.
 pub(super) struct Shared {
     pub(super) wake: EventFd,
-    pub(super) sleeping: AtomicBool,
+    pub(super) handshake: Handshake,
     pub(super) stop: AtomicBool,
     pub(super) mail: AtomicBool,
 }
@@ -111,7 +112,7 @@ impl Shared {
     pub(super) fn new() -> Result<Self, TargetError> {
         Ok(Self {
             wake: EventFd::new().map_err(|e| TargetError::system("make an eventfd", e))?,
-            sleeping: AtomicBool::new(false),
+            handshake: Handshake::new(),
             stop: AtomicBool::new(false),
             mail: AtomicBool::new(false),
         })
@@ -152,13 +153,8 @@ impl WorkerHandle {
     }
 
     /// Wakes the worker if it sleeps, after a doorbell in the page was written.
-    ///
-    /// The fence pairs with the one in `sleep.rs`: either this thread sees that the worker sleeps, or the worker sees
-    /// what this thread wrote before.
     pub fn notify(&self) {
-        fence(Ordering::SeqCst);
-        if self.shared.sleeping.load(Ordering::Relaxed) && self.shared.sleeping.swap(false, Ordering::Relaxed)
-        {
+        if self.shared.handshake.must_wake() {
             self.rouse();
         }
     }

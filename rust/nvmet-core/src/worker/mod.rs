@@ -7,6 +7,7 @@
 mod commands;
 mod controllers;
 mod groups;
+mod handshake;
 mod inflight;
 mod link;
 mod local;

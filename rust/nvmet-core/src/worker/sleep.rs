@@ -1,11 +1,9 @@
 //! How a worker sleeps: on its own eventfd and the descriptors of its backends.
 //!
-//! The hand-shake: the worker says that it sleeps, fences, looks once more at everything that could have changed, and
-//! only then waits. Whoever changes something writes it, fences, and wakes the worker if it says that it sleeps.
+//! [`handshake`](super::handshake) says why no wake-up is lost.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use rustix::event::Timespec;
@@ -37,12 +35,11 @@ impl Sleeper {
 
     /// Sleeps unless `has_work` finds something after the worker has said that it sleeps; at most `limit`.
     pub fn sleep(&self, limit: Option<Duration>, has_work: impl FnOnce() -> bool) {
-        self.shared.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.shared.handshake.announce_sleep();
         if !has_work() {
             self.wait(limit);
         }
-        self.shared.sleeping.store(false, Ordering::Relaxed);
+        self.shared.handshake.wake_up();
     }
 
     fn wait(&self, limit: Option<Duration>) {
