@@ -1,31 +1,11 @@
 //! The little of PCI configuration space that this host needs (PCIe Base §7.5.1).
 
 use crate::HostError;
+use nvmet_spec::pci::{CLASS_NVME, Status, header};
 use std::path::Path;
 
 /// Bytes of the header that identify the device.
 pub(crate) const HEADER_BYTES: usize = 64;
-/// Offset of the Command register.
-pub(crate) const COMMAND: u64 = 0x04;
-/// Command: Memory Space Enable.
-pub(crate) const COMMAND_MEMORY: u16 = 1 << 1;
-/// Command: Bus Master Enable.
-pub(crate) const COMMAND_BUS_MASTER: u16 = 1 << 2;
-/// Offset of the Status register.
-pub(crate) const STATUS: usize = 0x06;
-/// Status: Capabilities List.
-pub(crate) const STATUS_CAPABILITIES: u16 = 1 << 4;
-/// Offset of the Capabilities Pointer.
-pub(crate) const CAPABILITIES: usize = 0x34;
-/// Capability ID of MSI-X.
-pub(crate) const CAP_MSIX: u8 = 0x11;
-/// Bit of MSI-X Message Control: MSI-X Enable.
-pub(crate) const MSIX_ENABLE: u16 = 1 << 15;
-/// Bit of MSI-X Message Control: Function Mask.
-pub(crate) const MSIX_FUNCTION_MASK: u16 = 1 << 14;
-
-/// Mass storage, non-volatile memory, NVM Express I/O controller (PCIe §3.1.1).
-const CLASS_NVME: u32 = 0x01_08_02;
 
 /// Who the device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -51,31 +31,32 @@ pub(crate) fn word(config: &[u8], offset: usize) -> u16 {
 /// Checks that the header in `config` is that of an NVMe controller.
 pub(crate) fn identify(config: &[u8], path: &Path) -> Result<PciIdentity, HostError> {
     let byte = |offset: usize| config.get(offset).copied().unwrap_or(0xFF);
-    let (vendor, device) = (word(config, 0x00), word(config, 0x02));
-    let class = u32::from_be_bytes([0, byte(0x0B), byte(0x0A), byte(0x09)]);
+    let (vendor, device) = (word(config, header::VENDOR_ID), word(config, header::DEVICE_ID));
+    let [interface, sub_class, base_class] = [0, 1, 2].map(|at| byte(header::CLASS_CODE + at));
+    let class = u32::from_le_bytes([interface, sub_class, base_class, 0]);
     if class != CLASS_NVME {
         return Err(HostError::NotNvme { path: path.to_owned(), vendor, device, class });
     }
     Ok(PciIdentity {
         vendor,
         device,
-        subsystem_vendor: word(config, 0x2C),
-        subsystem: word(config, 0x2E),
-        revision: byte(0x08),
+        subsystem_vendor: word(config, header::SUBSYSTEM_VENDOR_ID),
+        subsystem: word(config, header::SUBSYSTEM_ID),
+        revision: byte(header::REVISION_ID),
     })
 }
 
 /// Where capability `id` is, by walking the list through `read`, which reads a word of configuration space. `None`
 /// when it is absent or the list is broken.
 pub(crate) fn find_capability(
-    header: &[u8],
+    config: &[u8],
     id: u8,
     mut read: impl FnMut(u64) -> Result<u16, HostError>,
 ) -> Result<Option<u64>, HostError> {
-    if word(header, STATUS) & STATUS_CAPABILITIES == 0 {
+    if !Status::from_bits(word(config, header::STATUS)).capabilities_list() {
         return Ok(None);
     }
-    let mut at = header.get(CAPABILITIES).copied().unwrap_or(0) & !3;
+    let mut at = config.get(header::CAPABILITIES_POINTER).copied().unwrap_or(0) & !3;
     // 192 bytes hold 48 capabilities; a longer walk goes in a circle.
     for _ in 0..48 {
         if usize::from(at) < HEADER_BYTES {
@@ -93,19 +74,20 @@ pub(crate) fn find_capability(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nvmet_spec::pci::capability;
 
-    fn header() -> Vec<u8> {
+    fn nvme() -> Vec<u8> {
         let mut config = vec![0; HEADER_BYTES];
         config[0x00..0x04].copy_from_slice(&[0x36, 0x1b, 0x10, 0x00]);
-        config[STATUS] = STATUS_CAPABILITIES as u8;
+        config[0x06] = 1 << 4;
         config[0x08..0x0C].copy_from_slice(&[3, 0x02, 0x08, 0x01]);
-        config[CAPABILITIES] = 0x40;
+        config[0x34] = 0x40;
         config
     }
 
     #[test]
     fn an_nvme_controller_is_recognised_and_another_device_is_named() {
-        let mut config = header();
+        let mut config = nvme();
         let identity = identify(&config, Path::new("/s")).unwrap();
         assert_eq!((identity.vendor, identity.device, identity.revision), (0x1b36, 0x10, 3));
         config[0x0B] = 2;
@@ -122,8 +104,8 @@ mod tests {
     #[test]
     fn a_capability_is_found_and_a_circle_ends() {
         let list = |at: u64| Ok(if at == 0x40 { 0x5001 } else { 0x4011 });
-        assert_eq!(find_capability(&header(), CAP_MSIX, list).unwrap(), Some(0x50));
-        assert_eq!(find_capability(&header(), 0x10, list).unwrap(), None);
-        assert_eq!(find_capability(&[0; 64], CAP_MSIX, list).unwrap(), None);
+        assert_eq!(find_capability(&nvme(), capability::MSIX, list).unwrap(), Some(0x50));
+        assert_eq!(find_capability(&nvme(), capability::PCI_EXPRESS, list).unwrap(), None);
+        assert_eq!(find_capability(&[0; 64], capability::MSIX, list).unwrap(), None);
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     pci::{self, PciIdentity},
 };
 use nvmet_dma::{EventFd, MappedArea, SharedMemory};
+use nvmet_spec::pci::{Command, MsixCapability, MsixControl, capability, header::COMMAND};
 use nvmet_spec::registers::{self, Csts, DOORBELL_BASE};
 use nvmet_vfio_user::Errno;
 use nvmet_vfio_user::client::{Client, ClientError, ClientOptions, MapRange, Profile};
@@ -15,6 +16,7 @@ use nvmet_vfio_user::wire::{
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_MSIX_IRQ_INDEX,
 };
 use std::{
+    mem::offset_of,
     os::{fd::AsFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -264,9 +266,10 @@ fn failed(what: &'static str) -> impl FnOnce(ClientError) -> HostError {
 
 /// Sets Memory Space Enable and Bus Master Enable.
 fn enable_function(client: &mut Client, header: &[u8]) -> Result<(), HostError> {
-    let command = pci::word(header, pci::COMMAND as usize) | pci::COMMAND_MEMORY | pci::COMMAND_BUS_MASTER;
+    let command =
+        Command::from_bits(pci::word(header, COMMAND)).with_memory_space(true).with_bus_master(true);
     client
-        .region_write(VFIO_PCI_CONFIG_REGION_INDEX, pci::COMMAND, &command.to_le_bytes())
+        .region_write(VFIO_PCI_CONFIG_REGION_INDEX, COMMAND as u64, &command.into_bits().to_le_bytes())
         .map_err(failed("enabling bus mastering"))
 }
 
@@ -321,10 +324,11 @@ fn arm(client: &mut Client, header: &[u8], vectors: u16) -> Result<Vec<Interrupt
         client.region_read(config, offset, &mut bytes).map_err(failed("reading a PCI capability"))?;
         Ok(u16::from_le_bytes(bytes))
     };
-    if let Some(capability) = pci::find_capability(header, pci::CAP_MSIX, &mut read)? {
-        let control = (read(capability + 2)? | pci::MSIX_ENABLE) & !pci::MSIX_FUNCTION_MASK;
+    if let Some(capability) = pci::find_capability(header, capability::MSIX, &mut read)? {
+        let at = capability + offset_of!(MsixCapability, control) as u64;
+        let control = MsixControl::from_bits(read(at)?).with_enable(true).with_function_mask(false);
         client
-            .region_write(config, capability + 2, &control.to_le_bytes())
+            .region_write(config, at, &control.into_bits().to_le_bytes())
             .map_err(failed("enabling MSI-X"))?;
     }
     Ok(interrupts)
