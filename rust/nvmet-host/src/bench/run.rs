@@ -9,7 +9,7 @@ use super::{
     stats::{JobRecord, Summary, process_cpu_time},
     verify::{Blocks, ReadPass, VerifyReport, WritePass},
 };
-use crate::{Drive, HostError, NamespaceInfo, QueueConfig, memory::DmaBuffer};
+use crate::{Drive, HostError, QueueConfig, memory::DmaBuffer};
 use std::{
     thread,
     time::{SystemTime, UNIX_EPOCH},
@@ -69,7 +69,8 @@ pub fn run(drive: &mut Drive, config: &BenchConfig, progress: &Progress) -> Resu
     };
     let mut engines = Vec::with_capacity(config.numjobs as usize);
     let prepared = prepare(drive, config, shape, depth, &mut engines);
-    let outcome = prepared.and_then(|()| execute(&mut engines, config, shape, &namespace, span, progress));
+    let plan = Plan { config, shape, block_bytes, span, progress };
+    let outcome = prepared.and_then(|()| plan.execute(&mut engines));
     let mut closed = Ok(());
     for engine in engines {
         // The memory goes after the queues: commands may still be in flight when a job failed.
@@ -104,44 +105,6 @@ fn prepare(
     Ok(())
 }
 
-/// Runs all jobs, each on a thread of its own, and puts together what they measured.
-fn execute(
-    engines: &mut [Engine],
-    config: &BenchConfig,
-    shape: Shape,
-    namespace: &NamespaceInfo,
-    span: u64,
-    progress: &Progress,
-) -> Result<BenchResult, HostError> {
-    let cpu = process_cpu_time();
-    let (records, verify) = if config.verify {
-        progress.set_goal(span * 2);
-        let (records, report) = verify(engines, config, shape, namespace, span, progress)?;
-        (records, Some(report))
-    } else {
-        (load(engines, config, span, progress)?, None)
-    };
-    let cpu = process_cpu_time().saturating_sub(cpu);
-    let bs = u64::from(config.bs);
-    Ok(BenchResult {
-        config: config.clone(),
-        nsid: shape.nsid,
-        summary: Summary::of(&records, bs),
-        jobs: records.iter().map(|record| Summary::of([record], bs)).collect(),
-        cpu_s: cpu.as_secs_f64(),
-        cancelled: progress.is_cancelled(),
-        verify,
-    })
-}
-
-fn limits(config: &BenchConfig) -> Limits {
-    Limits {
-        runtime: (!config.verify).then_some(config.runtime),
-        command_timeout: config.command_timeout,
-        interrupts: config.interrupts,
-    }
-}
-
 /// A benchmark: the data does not matter.
 #[derive(Debug)]
 struct Load {
@@ -168,66 +131,103 @@ impl Workload for Load {
     }
 }
 
-fn load(
-    engines: &mut [Engine],
-    config: &BenchConfig,
+/// What all jobs of a run are told.
+#[derive(Debug, Clone, Copy)]
+struct Plan<'a> {
+    config: &'a BenchConfig,
+    shape: Shape,
+    /// Bytes of a logical block.
+    block_bytes: u64,
+    /// Commands that it takes to cover the range of the run.
     span: u64,
-    progress: &Progress,
-) -> Result<Vec<JobRecord>, HostError> {
-    on_all(engines, config, progress, |job, engine| {
-        let seed = mix(config.seed ^ mix(u64::from(job)));
-        let offsets = if config.rw.is_random() {
-            Offsets::random(Range { first: 0, count: span }, seed)
-        } else {
-            Offsets::sequential(config.range(job, span))
-        };
-        let reads = config.rw.read_percentage(config.rwmixread);
-        let mut work = Load { offsets, mix: Rng::new(!seed), reads: u64::from(reads) };
-        engine.run(&mut work, limits(config), progress)
-    })
+    progress: &'a Progress,
 }
 
-/// Writes the whole span by all jobs, and only then reads it by all jobs.
-fn verify(
-    engines: &mut [Engine],
-    config: &BenchConfig,
-    shape: Shape,
-    namespace: &NamespaceInfo,
-    span: u64,
-    progress: &Progress,
-) -> Result<(Vec<JobRecord>, VerifyReport), HostError> {
-    // Unlike the seed it differs from run to run, so data of an earlier run never passes for ours.
-    let generation = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
-    let blocks = Blocks {
-        nsid: shape.nsid,
-        generation,
-        seed: config.seed,
-        block_bytes: namespace.block_size as usize,
-        per_io: shape.blocks,
-    };
-    let order = |job: u32, pass: u64| {
-        let scatter = config.rw.is_random().then(|| mix(config.seed ^ u64::from(job) ^ (pass << 32)));
-        Once::new(config.range(job, span), scatter)
-    };
-    let written = on_all(engines, config, progress, |job, engine| {
-        engine.run(&mut WritePass::new(blocks, order(job, 0)), limits(config), progress)
-    })?;
-    let mut report = VerifyReport { generation, ..VerifyReport::default() };
-    if progress.is_cancelled() {
-        return Ok((written, report));
+impl Plan<'_> {
+    /// Runs all jobs, each on a thread of its own, and puts together what they measured.
+    fn execute(&self, engines: &mut [Engine]) -> Result<BenchResult, HostError> {
+        let Self { config, shape, span, progress, .. } = *self;
+        let cpu = process_cpu_time();
+        let (records, verify) = if config.verify {
+            progress.set_goal(span * 2);
+            let (records, report) = self.verify(engines)?;
+            (records, Some(report))
+        } else {
+            (self.load(engines)?, None)
+        };
+        let cpu = process_cpu_time().saturating_sub(cpu);
+        let bs = u64::from(config.bs);
+        Ok(BenchResult {
+            config: config.clone(),
+            nsid: shape.nsid,
+            summary: Summary::of(&records, bs),
+            jobs: records.iter().map(|record| Summary::of([record], bs)).collect(),
+            cpu_s: cpu.as_secs_f64(),
+            cancelled: progress.is_cancelled(),
+            verify,
+        })
     }
-    let read = on_all(engines, config, progress, |job, engine| {
-        let mut pass = ReadPass::new(blocks, order(job, 1));
-        let record = engine.run(&mut pass, limits(config), progress)?;
-        Ok((record, pass.report))
-    })?;
-    let mut records = Vec::with_capacity(written.len());
-    for (mut record, (read, found)) in written.into_iter().zip(read) {
-        record.append(&read);
-        records.push(record);
-        report.merge(found);
+
+    fn load(&self, engines: &mut [Engine]) -> Result<Vec<JobRecord>, HostError> {
+        let Self { config, span, progress, .. } = *self;
+        on_all(engines, config, progress, |job, engine| {
+            let seed = mix(config.seed ^ mix(u64::from(job)));
+            let offsets = if config.rw.is_random() {
+                Offsets::random(Range { first: 0, count: span }, seed)
+            } else {
+                Offsets::sequential(config.range(job, span))
+            };
+            let reads = config.rw.read_percentage(config.rwmixread);
+            let mut work = Load { offsets, mix: Rng::new(!seed), reads: u64::from(reads) };
+            engine.run(&mut work, limits(config), progress)
+        })
     }
-    Ok((records, report))
+
+    /// Writes the whole span by all jobs, and only then reads it by all jobs.
+    fn verify(&self, engines: &mut [Engine]) -> Result<(Vec<JobRecord>, VerifyReport), HostError> {
+        let Self { config, shape, span, progress, .. } = *self;
+        // Unlike the seed it differs from run to run, so data of an earlier run never passes for ours.
+        let generation =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
+        let blocks = Blocks {
+            nsid: shape.nsid,
+            generation,
+            seed: config.seed,
+            block_bytes: self.block_bytes as usize,
+            per_io: shape.blocks,
+        };
+        let order = |job: u32, pass: u64| {
+            let scatter = config.rw.is_random().then(|| mix(config.seed ^ u64::from(job) ^ (pass << 32)));
+            Once::new(config.range(job, span), scatter)
+        };
+        let written = on_all(engines, config, progress, |job, engine| {
+            engine.run(&mut WritePass::new(blocks, order(job, 0)), limits(config), progress)
+        })?;
+        let mut report = VerifyReport { generation, ..VerifyReport::default() };
+        if progress.is_cancelled() {
+            return Ok((written, report));
+        }
+        let read = on_all(engines, config, progress, |job, engine| {
+            let mut pass = ReadPass::new(blocks, order(job, 1));
+            let record = engine.run(&mut pass, limits(config), progress)?;
+            Ok((record, pass.report))
+        })?;
+        let mut records = Vec::with_capacity(written.len());
+        for (mut record, (read, found)) in written.into_iter().zip(read) {
+            record.append(&read);
+            records.push(record);
+            report.merge(found);
+        }
+        Ok((records, report))
+    }
+}
+
+fn limits(config: &BenchConfig) -> Limits {
+    Limits {
+        runtime: (!config.verify).then_some(config.runtime),
+        command_timeout: config.command_timeout,
+        interrupts: config.interrupts,
+    }
 }
 
 /// Runs `work` for every engine on a thread of its own, pinned as configured. The first error wins and stops the
