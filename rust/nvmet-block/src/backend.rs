@@ -4,6 +4,7 @@
 
 use crate::error::{BackendError, IoError};
 use crate::queue::IoQueue;
+use crate::size::{MIN_BLOCK, blocks_for, check_size};
 
 /// The size and the block structure of a backend, all in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,25 @@ pub struct Geometry {
     pub optimal_io: u32,
     /// Whether writes, zeroing and deallocation are refused with [`IoError::ReadOnly`].
     pub read_only: bool,
+}
+
+impl Geometry {
+    /// Of a backend that has no medium below, such as memory. `what` names it in the error.
+    ///
+    /// # Errors
+    /// [`BackendError::Size`] unless the size is a multiple of 512 and not zero.
+    pub(crate) fn without_medium(what: &str, size: u64, read_only: bool) -> Result<Self, BackendError> {
+        check_size(what, size, MIN_BLOCK)?;
+        let block = blocks_for(size);
+        Ok(Self {
+            size,
+            min_block: MIN_BLOCK,
+            preferred_block: block,
+            physical_block: block,
+            optimal_io: 0,
+            read_only,
+        })
+    }
 }
 
 /// What a backend can do beyond reading and writing.

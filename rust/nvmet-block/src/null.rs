@@ -8,7 +8,7 @@ use crate::backend::{Backend, Features, Geometry};
 use crate::bounds::Bounds;
 use crate::error::{BackendError, IoError};
 use crate::queue::{IoQueue, Op, Submitted};
-use crate::size::{MIN_BLOCK, blocks_for, check_size, exact};
+use crate::size::exact;
 
 /// A backend without data.
 #[derive(Debug, Clone)]
@@ -22,17 +22,7 @@ impl NullBackend {
     /// # Errors
     /// [`BackendError::Size`] unless the size is a multiple of 512 and not zero.
     pub fn new(size: u64, read_only: bool) -> Result<Self, BackendError> {
-        check_size("null", size, MIN_BLOCK)?;
-        Ok(Self {
-            geometry: Geometry {
-                size,
-                min_block: MIN_BLOCK,
-                preferred_block: blocks_for(size),
-                physical_block: blocks_for(size),
-                optimal_io: 0,
-                read_only,
-            },
-        })
+        Ok(Self { geometry: Geometry::without_medium("null", size, read_only)? })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::backend::{Backend, Features, Geometry};
 use crate::bounds::Bounds;
 use crate::error::{BackendError, IoError};
 use crate::queue::{IoQueue, Op, Submitted};
-use crate::size::{MIN_BLOCK, blocks_for, check_size, exact};
+use crate::size::exact;
 
 /// A backend in memory.
 #[derive(Debug, Clone)]
@@ -27,20 +27,10 @@ impl RamBackend {
     /// [`BackendError::Size`] unless the size is a multiple of 512 and not zero;
     /// [`BackendError::Memory`] if the process cannot have that much address space.
     pub fn new(size: u64, read_only: bool) -> Result<Self, BackendError> {
-        check_size("ram", size, MIN_BLOCK)?;
+        let geometry = Geometry::without_medium("ram", size, read_only)?;
         let arena = Arena::new(size, false)
             .map_err(|source| BackendError::Memory { what: format!("ram:{}", exact(size)), source })?;
-        Ok(Self {
-            arena: Arc::new(arena),
-            geometry: Geometry {
-                size,
-                min_block: MIN_BLOCK,
-                preferred_block: blocks_for(size),
-                physical_block: blocks_for(size),
-                optimal_io: 0,
-                read_only,
-            },
-        })
+        Ok(Self { arena: Arc::new(arena), geometry })
     }
 }
 
