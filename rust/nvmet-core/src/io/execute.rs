@@ -70,31 +70,36 @@ pub fn operation_tag(tag: u64, index: u32) -> u64 {
     tag | u64::from(index) << 32
 }
 
-/// Issues `command`, leaving out the first `skip` operations, which an earlier attempt issued.
+/// A command to be issued.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// What it asks for.
+    pub command: &'a IoCommand,
+    /// Its entry, for the data pointer.
+    pub sqe: &'a Sqe,
+    /// Its tag, which becomes its operations'; see [`operation_tag`].
+    pub tag: u64,
+    /// Operations that an earlier attempt issued ([`Issued::next`]), which are left out.
+    pub skip: u32,
+}
+
+/// Issues a command on `queue`, a queue of `namespace`.
 pub fn issue(
-    command: &IoCommand,
-    sqe: &Sqe,
+    request: Request<'_>,
     namespace: &Namespace,
     queue: &mut dyn IoQueue,
     context: &mut Context<'_>,
-    tag: u64,
-    skip: u32,
 ) -> Issued {
-    match try_issue(command, sqe, namespace, queue, context, tag, skip) {
-        Ok(issued) => issued,
-        Err(status) => Issued::done(status),
-    }
+    try_issue(request, namespace, queue, context).unwrap_or_else(Issued::done)
 }
 
 fn try_issue(
-    command: &IoCommand,
-    sqe: &Sqe,
+    request: Request<'_>,
     namespace: &Namespace,
     queue: &mut dyn IoQueue,
     context: &mut Context<'_>,
-    tag: u64,
-    skip: u32,
 ) -> Result<Issued, Status> {
+    let Request { command, sqe, tag, skip } = request;
     let mut issued = Issued { pending: 0, status: Status::SUCCESS, next: skip, full: false };
     let shift = namespace.block_shift();
     match *command {

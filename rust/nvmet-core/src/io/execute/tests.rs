@@ -132,7 +132,8 @@ impl Rig {
             max_transfer: MDTS,
         };
         let command = decode(sqe).unwrap();
-        issue(&command, sqe, &self.namespace, &mut self.queue, &mut context, 77, skip)
+        let request = Request { command: &command, sqe, tag: 77, skip };
+        issue(request, &self.namespace, &mut self.queue, &mut context)
     }
 
     fn status(&mut self, sqe: &Sqe) -> Status {
