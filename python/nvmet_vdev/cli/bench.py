@@ -11,7 +11,7 @@ import click
 
 from nvmet_vdev import DeviceError, _nvmet
 from nvmet_vdev.cli import verbosity
-from nvmet_vdev.cli.params import CPUS, SIZE
+from nvmet_vdev.cli.params import CPUS, SIZE, output_option
 from nvmet_vdev.output import Progress, say
 from nvmet_vdev.sizes import format_count, format_latency, format_size
 
@@ -68,13 +68,7 @@ Examples:
 @click.option("--size", metavar="S", type=SIZE, help="Use the first S bytes of the drive only.")
 @click.option("--verify", is_flag=True, help="Write a pattern that proves place and freshness, read it back.")
 @click.option("--cpus", metavar="LIST", type=CPUS, default=(), help="Pin the jobs to these CPUs: 0,2-3.")
-@click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Format.",
-)
+@output_option
 @verbosity.option
 def command(socket: str, output: str, **job: Any) -> None:
     """Measure the drive behind SOCKET: IOPS, bandwidth and latency.

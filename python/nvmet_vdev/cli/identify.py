@@ -10,6 +10,7 @@ import click
 
 from nvmet_vdev import _nvmet
 from nvmet_vdev.cli import verbosity
+from nvmet_vdev.cli.params import output_option
 from nvmet_vdev.output import fields, say, table
 from nvmet_vdev.sizes import format_size
 
@@ -27,13 +28,7 @@ virtual machine is attached it is refused.
 """,
 )
 @click.argument("socket")
-@click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Format.",
-)
+@output_option
 @verbosity.option
 def command(socket: str, output: str) -> None:
     """Show the controller and the namespaces behind SOCKET, as a guest's driver reads them.

@@ -1,4 +1,4 @@
-"""Option values that several commands take."""
+"""Options, and values of options, that several commands take."""
 
 from __future__ import annotations
 
@@ -47,3 +47,11 @@ class CpuList(click.ParamType[tuple[int, ...]]):
 
 SIZE = Size()
 CPUS = CpuList()
+
+output_option = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Format.",
+)
