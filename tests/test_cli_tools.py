@@ -8,6 +8,7 @@ import pty
 import select
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,10 +76,14 @@ def test_verify_reads_everything_back(drive: Server, tmp_path: Path) -> None:
     assert summary["read"]["bytes"] >= 4 * MIB
 
 
-def test_the_progress_line_is_live_on_a_terminal(drive: Server, tmp_path: Path) -> None:
+@contextmanager
+def bench_on_a_terminal(
+    drive: Server, tmp_path: Path, runtime: str
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`bench` with a terminal for its progress line: the process and the other side of the terminal."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
-        [PROGRAM, "bench", drive.socket, "--runtime", "1"],
+        [PROGRAM, "bench", drive.socket, "--runtime", runtime],
         cwd=tmp_path,
         env=environment(tmp_path, TERM="xterm"),
         stdout=subprocess.PIPE,
@@ -86,14 +91,21 @@ def test_the_progress_line_is_live_on_a_terminal(drive: Server, tmp_path: Path) 
         text=True,
     )
     os.close(terminal)
+    try:
+        yield process, controller
+    finally:
+        os.close(controller)
+
+
+def test_the_progress_line_is_live_on_a_terminal(drive: Server, tmp_path: Path) -> None:
     shown = b""
-    while select.select([controller], [], [], 60)[0]:
-        try:
-            shown += os.read(controller, 4096)
-        except OSError:
-            break
-    output, _ = process.communicate(timeout=60)
-    os.close(controller)
+    with bench_on_a_terminal(drive, tmp_path, "1") as (process, controller):
+        while select.select([controller], [], [], 60)[0]:
+            try:
+                shown += os.read(controller, 4096)
+            except OSError:
+                break
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert b"IOPS" in shown
     assert b"%" in shown
@@ -102,20 +114,10 @@ def test_the_progress_line_is_live_on_a_terminal(drive: Server, tmp_path: Path) 
 
 
 def test_an_interrupted_bench_reports_what_it_measured(drive: Server, tmp_path: Path) -> None:
-    controller, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [PROGRAM, "bench", drive.socket, "--runtime", "600"],
-        cwd=tmp_path,
-        env=environment(tmp_path, TERM="xterm"),
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        text=True,
-    )
-    os.close(terminal)
-    assert os.read(controller, 4096)  # The first progress line: it is at work.
-    process.send_signal(2)
-    output, _ = process.communicate(timeout=60)
-    os.close(controller)
+    with bench_on_a_terminal(drive, tmp_path, "600") as (process, controller):
+        assert os.read(controller, 4096)  # The first progress line: it is at work.
+        process.send_signal(2)
+        output, _ = process.communicate(timeout=60)
     assert "IOPS=" in output
     assert process.returncode == 0
 
