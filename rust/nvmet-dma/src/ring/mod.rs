@@ -1,7 +1,7 @@
 //! The `io_uring` ring of one worker and one file: operations own their buffers until the kernel is done with them.
 //!
-//! [`Ring`] carries guest memory ([`Segments`](crate::Segments)) with a pin on it, or a buffer of ours
-//! ([`AlignedBuf`](crate::AlignedBuf)) that it gives back. A transfer that the kernel cut short is continued here.
+//! [`Ring`] carries guest memory ([`Segments`]) with a pin on it, or a buffer of ours
+//! ([`AlignedBuf`]) that it gives back. A transfer that the kernel cut short is continued here.
 //! [`Held`] keeps guest memory for operations that take several steps.
 //!
 //! May know: files, offsets, buffers. Must not know: blocks, alignment rules, what an error means.
