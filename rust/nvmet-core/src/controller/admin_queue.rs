@@ -134,6 +134,7 @@ impl Controller {
     fn step(&mut self) -> bool {
         let load = |completion| self.page.load(register_index(0, completion)).unwrap_or(0) & 0xffff;
         let (tail, head) = (load(false), load(true));
+        self.link.saw_admin_doorbells(tail, head);
         let Some(queue) = &mut self.admin_queue else { return false };
         let invalid = queue.read_doorbells(tail, head);
         invalid.into_iter().flatten().for_each(|invalid| self.invalid_doorbell(invalid));
@@ -218,7 +219,7 @@ impl Controller {
             (Waiting::SqRemoved(wanted), Event::SqRemoved { sqid }) => wanted == sqid,
             (Waiting::CqRemoved(wanted), Event::CqRemoved { cqid }) => wanted == cqid,
             (Waiting::Aborted(wanted), Event::Aborted { token, .. }) => wanted == token,
-            (Waiting::ShadowSet(left), Event::ShadowSet { .. }) => {
+            (Waiting::ShadowSet(left), Event::ShadowSet) => {
                 *left -= 1;
                 *left == 0
             }

@@ -67,6 +67,7 @@ impl Controller {
             return self.fail("its admin queues are not in the guest's memory");
         }
         self.page.zero();
+        self.link.saw_admin_doorbells(0, 0);
         self.admin_queue = Some(queue);
         self.phase = Phase::Enabled;
         self.registers.csts.set_rdy(true);
@@ -202,7 +203,9 @@ impl Controller {
         let Some(config) = self.admin.shadow() else { return };
         let len = self.registers.cc.page_size() as usize;
         let snapshot = self.reader.snapshot();
-        let shadow = Shadow::attach(snapshot, config.shadow_doorbells, config.event_idxs, len).ok();
-        self.doorbells.set_shadow(shadow);
+        match Shadow::attach(snapshot, config.shadow_doorbells, config.event_idxs, len) {
+            Ok(shadow) => self.doorbells.set_shadow(Some(shadow)),
+            Err(_) => self.doorbells.lose_shadow(),
+        }
     }
 }

@@ -163,6 +163,20 @@ impl Controller {
         &self.page
     }
 
+    /// Gives the next client a doorbell page of its own: the last one may still have its mapping. Call only while
+    /// the controller [is quiet](Self::is_quiet).
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::System`]; the page is the old one then.
+    pub fn renew_doorbell_page(&mut self) -> Result<(), TargetError> {
+        let page = DoorbellPage::new(DOORBELL_PAGE_SIZE);
+        self.page = Arc::new(page.map_err(|e| TargetError::system("make the doorbell page", e))?);
+        self.doorbells = Doorbells::new(Arc::clone(&self.page));
+        self.link.page.store(Arc::clone(&self.page));
+        Ok(())
+    }
+
     /// Counters of the I/O queues.
     pub fn stats(&self) -> Batch {
         self.link.stats.read()
@@ -287,12 +301,9 @@ impl Controller {
             Event::Flushed { status } => self.flushed(status),
             Event::InvalidDoorbell(invalid) => self.invalid_doorbell(invalid),
             // The end of `poll` looks at the admin queue.
-            Event::AdminDoorbell => {}
+            Event::AdminDoorbell => self.link.heard_of_admin_doorbells(),
             Event::MemoryLost => self.fail(MEMORY_LOST),
-            Event::SqRemoved { .. }
-            | Event::CqRemoved { .. }
-            | Event::ShadowSet { .. }
-            | Event::Aborted { .. } => {
+            Event::SqRemoved { .. } | Event::CqRemoved { .. } | Event::ShadowSet | Event::Aborted { .. } => {
                 self.answer_pending(&event);
             }
         }

@@ -4,6 +4,7 @@
 
 mod server_backend;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,8 +95,8 @@ pub struct NvmeDevice {
     dma: DmaSpace,
     vectors: Arc<Vectors>,
     mode: DoorbellMode,
-    mapped: bool,
-    doorbell_fd: Arc<std::os::fd::OwnedFd>,
+    /// The doorbell page, if the client may map it.
+    mapped: Option<Arc<OwnedFd>>,
     pending: Option<(Pending, Instant)>,
     events: Box<dyn Fn(ClientEvent) + Send>,
 }
@@ -140,8 +141,6 @@ impl NvmeDevice {
             Arc::clone(&vectors),
             wake.clone(),
         )?;
-        let doorbell_fd = controller.doorbell_page().fd().try_clone_to_owned();
-        let doorbell_fd = doorbell_fd.map_err(|e| TargetError::system("duplicate a descriptor", e))?;
         Ok(Self {
             pci,
             msix,
@@ -149,8 +148,7 @@ impl NvmeDevice {
             dma,
             vectors,
             mode: config.doorbells,
-            mapped: config.doorbells == DoorbellMode::Mapped,
-            doorbell_fd: Arc::new(doorbell_fd),
+            mapped: None,
             pending: None,
             events: Box::new(events),
         })
@@ -202,6 +200,19 @@ impl NvmeDevice {
         Outcome::Done
     }
 
+    /// A doorbell page that no earlier client has a mapping of.
+    fn fresh_doorbell_page(&mut self) -> Option<Arc<OwnedFd>> {
+        if !self.controller.is_quiet() {
+            tracing::warn!("I/O of the last client has not ended: doorbells are not mapped for this one");
+            return None;
+        }
+        let fd = self.controller.renew_doorbell_page().and_then(|()| {
+            let fd = self.controller.doorbell_page().fd().try_clone_to_owned();
+            fd.map_err(|error| TargetError::system("duplicate a descriptor", error))
+        });
+        fd.map(Arc::new).inspect_err(|error| tracing::error!("doorbells are not mapped: {error}")).ok()
+    }
+
     fn begin_reset(&mut self, kind: Reset) {
         let effects = self.pci.reset(kind);
         self.msix.reset();
@@ -235,8 +246,8 @@ impl Device for NvmeDevice {
             BAR0 => RegionInfo {
                 size: BAR0_SIZE,
                 flags: both,
-                mmap: self.mapped.then(|| RegionMmap {
-                    fd: Arc::clone(&self.doorbell_fd),
+                mmap: self.mapped.as_ref().map(|fd| RegionMmap {
+                    fd: Arc::clone(fd),
                     file_offset: 0,
                     offset: DOORBELLS.0,
                     size: DOORBELLS.1,
@@ -258,13 +269,14 @@ impl Device for NvmeDevice {
     }
 
     fn attached(&mut self, client: &ClientInfo) {
-        self.mapped = match self.mode {
+        let wanted = match self.mode {
             DoorbellMode::Auto => !client.json,
             DoorbellMode::Trapped => false,
             DoorbellMode::Mapped => true,
         };
-        self.controller.set_polled(self.mapped);
-        tracing::info!(mapped_doorbells = self.mapped, "client attached");
+        self.mapped = if wanted { self.fresh_doorbell_page() } else { None };
+        self.controller.set_polled(self.mapped.is_some());
+        tracing::info!(mapped_doorbells = self.mapped.is_some(), "client attached");
         (self.events)(ClientEvent::Attached);
     }
 
@@ -382,7 +394,7 @@ impl Device for NvmeDevice {
     }
 }
 
-fn eventfds(fds: Vec<std::os::fd::OwnedFd>) -> Result<Vec<EventFd>, Errno> {
+fn eventfds(fds: Vec<OwnedFd>) -> Result<Vec<EventFd>, Errno> {
     fds.into_iter().map(|fd| EventFd::from_client(fd).map_err(|_| Errno::INVAL)).collect()
 }
 

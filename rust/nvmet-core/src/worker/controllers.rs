@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nvmet_dma::DmaReader;
+use nvmet_dma::{DmaReader, DoorbellPage};
 
 use super::link::{Event, Link};
 use super::namespaces::{NamespaceIndex, NamespaceQueues};
@@ -39,17 +39,20 @@ pub struct ControllerSlot {
     /// Counters of this batch.
     pub batch: Batch,
     map: Arc<NamespaceMap>,
+    page: Arc<DoorbellPage>,
     generation: Option<u64>,
     shadow: Option<(u64, u64)>,
-    admin_seen: Option<(u32, u32)>,
+    admin: bool,
     memory_lost: bool,
 }
 
 impl ControllerSlot {
     pub fn new(link: Arc<Link>, page_size: u64, max_transfer: u64, polled: bool, admin: bool) -> Self {
+        let page = link.page.load_full();
         Self {
             reader: link.dma.reader(),
-            doorbells: Doorbells::new(Arc::clone(&link.page)),
+            doorbells: Doorbells::new(Arc::clone(&page)),
+            page,
             index: NamespaceIndex::default(),
             page_size,
             max_transfer,
@@ -60,7 +63,7 @@ impl ControllerSlot {
             map: Arc::default(),
             generation: None,
             shadow: None,
-            admin_seen: admin.then_some((0, 0)),
+            admin,
             memory_lost: false,
             link,
         }
@@ -95,16 +98,10 @@ impl ControllerSlot {
         true
     }
 
-    /// Switches to shadow doorbells.
-    pub fn set_shadow(&mut self, doorbells: u64, event_idx: u64) -> bool {
+    /// Switches to shadow doorbells. While they are out of reach no doorbell has a value.
+    pub fn set_shadow(&mut self, doorbells: u64, event_idx: u64) {
         self.shadow = Some((doorbells, event_idx));
         self.attach_shadow();
-        let ok = self.doorbells.is_shadowed();
-        if !ok {
-            self.shadow = None;
-            self.doorbells.set_shadow(None);
-        }
-        ok
     }
 
     fn attach_shadow(&mut self) {
@@ -126,18 +123,10 @@ impl ControllerSlot {
         self.reader.snapshot();
     }
 
-    /// Looks at the admin doorbells in the mapped page, if this worker is to; true if they moved.
-    pub fn poll_admin(&mut self) -> bool {
-        let Some(seen) = self.admin_seen else { return false };
-        let load = |completion| self.link.page.load(register_index(0, completion)).unwrap_or(0);
-        let now = (load(false), load(true));
-        if now == seen {
-            return false;
-        }
-        self.admin_seen = Some(now);
-        // A head counts as well: commands may wait in a queue whose completion queue was full.
-        self.link.tell(Event::AdminDoorbell);
-        true
+    /// Looks at the admin doorbells in the mapped page, if this worker is to; true if the control thread was told.
+    pub fn poll_admin(&self) -> bool {
+        let load = |completion| self.page.load(register_index(0, completion)).unwrap_or(0);
+        self.admin && self.link.is_running() && self.link.tell_of_admin_doorbells(load(false), load(true))
     }
 
     /// Adds this batch's counters to the controller's.

@@ -1,10 +1,11 @@
 //! What a controller and the workers that run its queues share.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use nvmet_dma::{DmaHandle, DoorbellPage};
 use nvmet_spec::status::Status;
 
@@ -26,11 +27,8 @@ pub enum Event {
         /// The queue.
         cqid: u16,
     },
-    /// The shadow doorbells are in use; false if their memory cannot be reached.
-    ShadowSet {
-        /// Whether it worked.
-        ok: bool,
-    },
+    /// The shadow doorbells are the truth from now on.
+    ShadowSet,
     /// The answer to [`Command::Abort`](super::Command::Abort).
     Aborted {
         /// The token of the request.
@@ -83,8 +81,8 @@ pub struct Link {
     pub key: u64,
     /// The guest's memory.
     pub dma: DmaHandle,
-    /// The doorbell registers.
-    pub page: Arc<DoorbellPage>,
+    /// The doorbell registers of the client that is attached.
+    pub page: ArcSwap<DoorbellPage>,
     /// Interrupt vectors.
     pub vectors: Arc<Vectors>,
     /// The namespaces.
@@ -92,6 +90,8 @@ pub struct Link {
     /// Counters.
     pub stats: Stats,
     running: AtomicBool,
+    admin_seen: AtomicU32,
+    admin_told: AtomicBool,
     failures: Mutex<Failures>,
     events: Sender<Event>,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -109,7 +109,22 @@ impl Link {
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
         let (stats, running, failures) = (Stats::default(), AtomicBool::new(false), Mutex::default());
-        Self { key, dma, page, vectors, subsystem, stats, running, failures, events, wake }
+        let page = ArcSwap::new(page);
+        let (admin_seen, admin_told) = (AtomicU32::new(0), AtomicBool::new(false));
+        Self {
+            key,
+            dma,
+            page,
+            vectors,
+            subsystem,
+            stats,
+            running,
+            admin_seen,
+            admin_told,
+            failures,
+            events,
+            wake,
+        }
     }
 
     /// A key that no other link of this process has.
@@ -126,6 +141,29 @@ impl Link {
     /// Lets workers fetch commands, or not.
     pub fn set_running(&self, running: bool) {
         self.running.store(running, Ordering::Release);
+    }
+
+    /// Called by the control thread with each value of the admin doorbells that it acts on.
+    pub fn saw_admin_doorbells(&self, tail: u32, head: u32) {
+        self.admin_seen.store(tail & 0xffff | head << 16, Ordering::Release);
+    }
+
+    /// Called by the control thread before it looks at the admin doorbells because of [`Event::AdminDoorbell`].
+    ///
+    /// Swaps, so that it sees at least the doorbells that the worker saw which set the mark.
+    pub fn heard_of_admin_doorbells(&self) {
+        self.admin_told.swap(false, Ordering::AcqRel);
+    }
+
+    /// Called by the worker that watches the mapped page: tells the control thread once if the doorbells are not what
+    /// it acted on last. What the worker saw before does not matter: a head may have come round to the same value.
+    pub fn tell_of_admin_doorbells(&self, tail: u32, head: u32) -> bool {
+        let news = self.admin_seen.load(Ordering::Acquire) != (tail & 0xffff | head << 16)
+            && !self.admin_told.swap(true, Ordering::AcqRel);
+        if news {
+            self.tell(Event::AdminDoorbell);
+        }
+        news
     }
 
     /// Tells the control thread. A controller that is gone hears nothing.

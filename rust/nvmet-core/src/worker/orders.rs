@@ -35,8 +35,8 @@ impl Worker {
                 if let Some(at) = self.find(key)
                     && let Some(controller) = self.controllers[at].as_mut()
                 {
-                    let ok = controller.set_shadow(doorbells, event_idx);
-                    controller.link.tell(Event::ShadowSet { ok });
+                    controller.set_shadow(doorbells, event_idx);
+                    controller.link.tell(Event::ShadowSet);
                 }
             }
             Command::Abort { key, sqid, cid, token } => self.abort(key, sqid, cid, token),

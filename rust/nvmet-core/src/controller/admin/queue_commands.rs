@@ -28,7 +28,12 @@ impl Controller {
     }
 
     /// A ring that is not in the guest's memory is refused here, where the host can see it.
+    ///
+    /// So is any ring while the shadow doorbells are out of reach: the ring's could not be seeded.
     fn check_ring(&mut self, base: u64, bytes: usize, access: Access) -> Result<(), Status> {
+        if self.admin.shadow.is_some() && !self.doorbells.is_shadowed() {
+            return Err(Status::DATA_TRANSFER_ERROR);
+        }
         self.reader.snapshot().check(base, bytes, access).map_err(|error| dma_status(&error).with_dnr())
     }
 
@@ -129,6 +134,7 @@ impl Controller {
         self.attach_shadow();
         if !self.doorbells.is_shadowed() {
             self.admin.shadow = None;
+            self.doorbells.set_shadow(None);
             return Answer::Now(Err(Status::INVALID_FIELD.with_dnr()));
         }
         let queues = self.queues.sqs.keys().map(|&qid| (qid, false));

@@ -31,7 +31,7 @@ impl Threaded {
         worker.send(guest.attach(mode == Mode::Mapped));
         if mode == Mode::Shadow {
             worker.send(guest.set_shadow());
-            assert!(matches!(guest.events.recv_timeout(DEADLINE), Ok(Event::ShadowSet { ok: true })));
+            assert!(matches!(guest.events.recv_timeout(DEADLINE), Ok(Event::ShadowSet)));
             // As the control thread seeds it when a queue is created.
             for offset in [0, 4] {
                 let event_idx = if offset == 4 { 0xffff } else { 0 };
