@@ -22,7 +22,7 @@ use crate::error::TargetError;
 use crate::pci::PciIds;
 use crate::stats::Batch;
 use crate::subsystem::{Subsystem, SubsystemConfig};
-use crate::worker::{WorkerConfig, WorkerPool};
+use crate::worker::{WaitMode, WorkerConfig, WorkerPool};
 
 /// What a target is to be like.
 #[derive(Clone, Debug)]
@@ -31,11 +31,13 @@ pub struct TargetConfig {
     pub workers: u16,
     /// CPUs that the workers are pinned to, in turn; empty: not pinned.
     pub cpus: Vec<usize>,
+    /// How the workers wait for work.
+    pub wait: WaitMode,
 }
 
 impl Default for TargetConfig {
     fn default() -> Self {
-        Self { workers: 1, cpus: Vec::new() }
+        Self { workers: 1, cpus: Vec::new(), wait: WaitMode::default() }
     }
 }
 
@@ -131,7 +133,8 @@ impl Target {
             return Err(TargetError::config("workers", config.workers, "use 1 to 1024"));
         }
         let mut cpus = config.cpus.iter().copied().cycle();
-        let workers = (0..config.workers).map(|_| WorkerConfig { cpu: cpus.next() }).collect();
+        let workers =
+            (0..config.workers).map(|_| WorkerConfig { cpu: cpus.next(), wait: config.wait }).collect();
         let pool = Arc::new(WorkerPool::start(workers)?);
         let signal = Arc::new(EventFd::new().map_err(|e| TargetError::system("make an eventfd", e))?);
         let reactor = Reactor::new(ReactorOptions::default());

@@ -39,7 +39,9 @@ impl Target {
     #[new]
     #[pyo3(signature = (*, workers = 1, cpus = Vec::new()))]
     fn new(py: Python<'_>, workers: u16, cpus: Vec<usize>) -> PyResult<Self> {
-        let inner = py.detach(|| nvmet_core::target::Target::start(TargetConfig { workers, cpus }));
+        let inner = py.detach(|| {
+            nvmet_core::target::Target::start(TargetConfig { workers, cpus, ..Default::default() })
+        });
         Ok(Self { inner: inner.map_err(error::target)? })
     }
 

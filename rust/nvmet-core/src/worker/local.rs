@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender};
 
-use super::mailbox::{Command, Shared};
+use super::mailbox::{Command, Shared, WaitMode};
 use super::run::Worker;
 use crate::error::TargetError;
 
@@ -27,7 +27,7 @@ impl LocalWorker {
     pub fn new() -> Result<Self, TargetError> {
         let (commands, mailbox) = mpsc::channel();
         let shared = Arc::new(Shared::new()?);
-        let worker = Worker::new(mailbox, Arc::clone(&shared))?;
+        let worker = Worker::new(mailbox, Arc::clone(&shared), WaitMode::default())?;
         Ok(Self { commands, shared, worker })
     }
 

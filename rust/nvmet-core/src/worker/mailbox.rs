@@ -93,11 +93,25 @@ pub enum Command {
     },
 }
 
+/// How a worker waits for work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaitMode {
+    /// It never sleeps while a client is attached: the shortest latency, and all of a CPU.
+    Poll,
+    /// It looks again for as long as the gaps seen so far make that worth while, then sleeps.
+    #[default]
+    Adaptive,
+    /// It sleeps as soon as there is nothing to do: the least CPU time, and a wake-up for every batch.
+    Event,
+}
+
 /// What a worker thread is.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerConfig {
     /// The CPU it is pinned to, if any.
     pub cpu: Option<usize>,
+    /// How it waits.
+    pub wait: WaitMode,
 }
 
 /// The part of a worker that other threads touch.
@@ -183,7 +197,7 @@ fn start(
     shared: Arc<Shared>,
     ready: &Sender<Result<(), TargetError>>,
 ) {
-    match crate::thread::prepare(config.cpu).and_then(|()| Worker::new(mailbox, shared)) {
+    match crate::thread::prepare(config.cpu).and_then(|()| Worker::new(mailbox, shared, config.wait)) {
         Ok(mut worker) => {
             // The receiver waits for exactly this message.
             let _ = ready.send(Ok(()));

@@ -21,4 +21,4 @@ mod tests;
 
 pub use link::{CommandFailure, Event, Link};
 pub use local::LocalWorker;
-pub use mailbox::{Command, WorkerConfig, WorkerHandle, WorkerPool};
+pub use mailbox::{Command, WaitMode, WorkerConfig, WorkerHandle, WorkerPool};

@@ -11,7 +11,7 @@ use nvmet_dma::SegmentBuf;
 use super::controllers::ControllerSlot;
 use super::groups::Group;
 use super::inflight::Inflight;
-use super::mailbox::{Command, Shared};
+use super::mailbox::{Command, Shared, WaitMode};
 use super::namespaces::NamespaceQueues;
 use super::sleep::Sleeper;
 use crate::error::TargetError;
@@ -28,6 +28,7 @@ const MAX_BYTES: usize = 64 << 20;
 /// A worker thread's state. The other files of this module say what is done with it.
 pub struct Worker {
     mailbox: Receiver<Command>,
+    wait: WaitMode,
     pub(super) shared: Arc<Shared>,
     pub(super) sleeper: Sleeper,
     pub(super) controllers: Vec<Option<ControllerSlot>>,
@@ -44,9 +45,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(mailbox: Receiver<Command>, shared: Arc<Shared>) -> Result<Self, TargetError> {
+    pub fn new(mailbox: Receiver<Command>, shared: Arc<Shared>, wait: WaitMode) -> Result<Self, TargetError> {
         Ok(Self {
             mailbox,
+            wait,
             sleeper: Sleeper::new(Arc::clone(&shared))?,
             shared,
             controllers: Vec::new(),
@@ -63,6 +65,11 @@ impl Worker {
 
     /// Runs until told to stop.
     pub fn run(&mut self) {
+        let spin = match self.wait {
+            WaitMode::Poll => Duration::MAX,
+            WaitMode::Adaptive => SPIN,
+            WaitMode::Event => Duration::ZERO,
+        };
         let mut idle_since = None;
         let mut nap = NAP.0;
         while !self.shared.stop.load(Ordering::Acquire) {
@@ -72,7 +79,8 @@ impl Worker {
                 continue;
             }
             let now = Instant::now();
-            if now - *idle_since.get_or_insert(now) < SPIN {
+            let attached = self.controllers.iter().any(Option::is_some);
+            if attached && now - *idle_since.get_or_insert(now) < spin {
                 std::hint::spin_loop();
                 continue;
             }

@@ -45,7 +45,7 @@ pub fn serve_with(
     change: impl FnOnce(&mut ControllerConfig),
 ) -> Served {
     let directory = tempfile::tempdir().unwrap();
-    let target = Target::start(TargetConfig { workers, cpus: Vec::new() }).unwrap();
+    let target = Target::start(TargetConfig { workers, ..TargetConfig::default() }).unwrap();
     let subsystem = target.add_subsystem(subsystem_config("TEST1")).unwrap();
     for namespace in namespaces {
         subsystem.add_namespace(namespace).unwrap();
