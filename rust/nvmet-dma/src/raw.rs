@@ -5,7 +5,7 @@
 
 use std::arch::asm;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Makes the bytes behind `ptr` opaque to the compiler: what was copied there is from now on an unknown but fixed
 /// value, so no later read may be served from the shared source again.
@@ -90,6 +90,17 @@ pub(crate) unsafe fn load_u32(src: *mut u8) -> u32 {
 pub(crate) unsafe fn store_u32(dst: *mut u8, value: u32, ordering: Ordering) {
     // SAFETY: the caller vouches for validity and alignment; the reference to the atomic ends with this call.
     unsafe { AtomicU32::from_ptr(dst.cast()) }.store(value.to_le(), ordering);
+}
+
+/// Stores a qword of shared memory, little-endian.
+///
+/// # Safety
+///
+/// `dst` is valid for reads and writes of 8 bytes during the call and 8-byte aligned.
+#[inline]
+pub(crate) unsafe fn store_u64(dst: *mut u8, value: u64, ordering: Ordering) {
+    // SAFETY: the caller vouches for validity and alignment; the reference to the atomic ends with this call.
+    unsafe { AtomicU64::from_ptr(dst.cast()) }.store(value.to_le(), ordering);
 }
 
 /// Asks for the cache line at `at`; only a hint, `at` need not be valid.

@@ -192,7 +192,7 @@ impl Controller {
         self.bus_master = enabled;
         self.link.set_running(self.is_running());
         if enabled {
-            self.pool.iter().for_each(|worker| worker.notify());
+            self.refresh_workers();
             self.run_admin_queue();
         }
     }
@@ -239,7 +239,7 @@ impl Controller {
         }
         match self.store_doorbell(offset, data) {
             Ok(0) => self.run_admin_queue(),
-            Ok(cqid) => self.pool.for_queue(self.link.key, cqid).notify(),
+            Ok(cqid) => self.pool.for_queue(self.link.key, cqid).ring(&self.link, cqid),
             Err(invalid) => {
                 self.invalid_doorbell(invalid);
                 // The event goes out with what the admin queue has; nothing else may come for long.

@@ -1,6 +1,8 @@
 //! A submission queue: the controller is its consumer (NVMe Base 2.0, 3.3.1.2).
 
 use nvmet_dma::{Access, DmaError, Snapshot, Window};
+use nvmet_spec::command::Sqe;
+use zerocopy::IntoBytes;
 
 use super::SQE_SIZE;
 
@@ -75,11 +77,31 @@ impl SubmissionQueue {
             return None;
         }
         let entry = self.window.as_ref()?.read_entry64(self.state.head as usize * SQE_SIZE).ok()?;
+        self.advance();
+        Some(entry)
+    }
+
+    /// Copies the next entries, once, without taking them: as many as there are and `into` holds. Each one that is
+    /// begun is then taken by [`advance`](Self::advance).
+    pub fn peek_batch(&self, into: &mut [Sqe]) -> usize {
+        let SubmissionQueueState { head, entries, .. } = self.state;
+        let count = (self.pending() as usize).min(into.len());
+        let Some(window) = &self.window else { return 0 };
+        // Up to the ring's end, and the rest from its beginning.
+        let (first, rest) = into[..count].split_at_mut(count.min((entries - head) as usize));
+        let copied = window.read_bytes(head as usize * SQE_SIZE, first.as_mut_bytes());
+        match copied.and_then(|()| window.read_bytes(0, rest.as_mut_bytes())) {
+            Ok(()) => count,
+            Err(_) => 0,
+        }
+    }
+
+    /// Takes one entry.
+    pub fn advance(&mut self) {
         self.state.head += 1;
         if self.state.head == self.state.entries {
             self.state.head = 0;
         }
-        Some(entry)
     }
 
     /// Takes the last [`fetch`](Self::fetch) back, once.

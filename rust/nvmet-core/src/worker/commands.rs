@@ -1,6 +1,7 @@
-//! The way of a command through a worker: fetch, decode, issue, complete.
+//! The way of any command through a worker: fetch, decode, issue, complete.
 //!
-//! This is the hot path. It allocates nothing, takes no lock (but for fused pairs) and formats nothing.
+//! Most commands take the shorter way of [`batch`](super::batch), and come here only if their backend does not complete
+//! them at once. It allocates nothing, takes no lock (but for fused pairs) and formats nothing.
 
 use nvmet_block::IoError;
 use nvmet_spec::command::{Fuse, NSID_ALL, NvmOpcode, RwCdw12, Sqe};
@@ -19,60 +20,19 @@ use crate::io::io_status;
 use crate::namespace::{ATOMIC_COMPARE_WRITE_BLOCKS, MAX_NAMESPACES};
 use crate::queue::{CompletionQueue, Permit};
 
-/// Commands fetched from one submission queue before the next one has its turn.
-const BURST: u32 = 64;
-
 /// What became of the attempt to fetch one command.
-enum Fetched {
+pub(super) enum Fetched {
+    /// It is on its way.
     Started,
+    /// There is none.
     Nothing,
+    /// The completion queue has no room for it.
     NoRoom,
 }
 
 impl Worker {
-    /// Reads a group's doorbells and starts what they bring; whether there was anything.
-    pub(super) fn poll_group(&mut self, at: usize) -> bool {
-        let Some(group) = self.groups[at].as_mut() else { return false };
-        let Some(controller) = self.controllers[group.controller].as_ref() else { return false };
-        if !controller.link.is_running() {
-            return false;
-        }
-        let (before, link) = (group.cq.state().head, &controller.link);
-        if let Some(invalid) = group.read_head(&controller.doorbells) {
-            link.tell(Event::InvalidDoorbell(invalid));
-        }
-        let mut busy = group.parked && group.cq.state().head != before;
-        group.parked = false;
-        for sq in 0..group.sqs.len() {
-            if let Some(invalid) = group.read_tail(sq, &controller.doorbells) {
-                link.tell(Event::InvalidDoorbell(invalid));
-            }
-        }
-        let (first, queues) = (group.first, group.sqs.len());
-        for sq in (0..queues).map(|sq| (first + sq) % queues) {
-            for served in 0..BURST {
-                match self.fetch(at, sq) {
-                    Fetched::Started => busy = true,
-                    Fetched::Nothing => break,
-                    Fetched::NoRoom => {
-                        self.park(at, sq + usize::from(served > 0));
-                        return busy;
-                    }
-                }
-            }
-        }
-        busy
-    }
-
-    /// There is no room in the group's completion queue; submission queue `next` is the first one that gets some.
-    fn park(&mut self, at: usize, next: usize) {
-        if let Some(group) = self.groups[at].as_mut() {
-            group.parked = true;
-            group.first = next;
-        }
-    }
-
-    fn fetch(&mut self, at: usize, sq: usize) -> Fetched {
+    /// Fetches and starts the next command of a submission queue, whatever it is; the second half of a pair with it.
+    pub(super) fn fetch(&mut self, at: usize, sq: usize) -> Fetched {
         let Some(group) = self.groups[at].as_mut() else { return Fetched::Nothing };
         let Group { cq, sqs, controller, .. } = group;
         let Some(submission) = sqs[sq].as_mut() else { return Fetched::Nothing };
@@ -177,7 +137,7 @@ impl Worker {
         }
     }
 
-    fn stall(&mut self, slot: u32) {
+    pub(super) fn stall(&mut self, slot: u32) {
         if let Some(entry) = self.inflight.get_mut(slot) {
             entry.stalled = true;
             self.stalled.push(slot);
@@ -264,9 +224,10 @@ impl Worker {
             Origin::Flush => controller.link.tell(Event::Flushed { status }),
             Origin::Orphan => {}
             Origin::Queue { group, sq } => {
-                if let Some(group) = self.groups[group].as_mut() {
+                if let Some(in_service) = self.groups[group].as_mut() {
                     count(controller, &mut self.namespaces, entry);
-                    post(group, sq, controller, entry);
+                    post(in_service, sq, controller, entry);
+                    self.has_posted(group);
                 }
             }
         }
@@ -381,6 +342,9 @@ fn issue_on(
     let request = Request { command, sqe: &entry.sqe, tag, skip: entry.next };
     let issued = issue(request, &target.namespace, queue.as_mut(), &mut context);
     target.full |= issued.full;
+    if issued.pending > 0 {
+        namespaces.accepted(at);
+    }
     issued
 }
 

@@ -8,7 +8,7 @@ use super::link::{Event, Link};
 use super::namespaces::{NamespaceIndex, NamespaceQueues};
 use super::sleep::Sleeper;
 use crate::queue::{Doorbells, Shadow, register_index};
-use crate::stats::Batch;
+use crate::stats::{Batch, Shard};
 use crate::subsystem::NamespaceMap;
 
 /// Bytes of the shadow doorbell and EventIdx buffers: one page each (NVMe Base 2.0, 5.8).
@@ -32,12 +32,19 @@ pub struct ControllerSlot {
     pub max_transfer: u64,
     /// Nothing wakes the worker when a doorbell is written.
     pub polled: bool,
+    /// Commands that a submission queue may have fetched before the next one of its group has its turn.
+    pub burst: u32,
     /// Commands in [`Inflight`](super::inflight::Inflight) that belong to the controller.
     pub outstanding: u32,
     /// All queues are gone; say when nothing is outstanding.
     pub quiescing: bool,
     /// Counters of this batch.
     pub batch: Batch,
+    /// Indexes of its groups in the worker, by completion queue.
+    pub groups: Vec<Option<usize>>,
+    /// The turn that last brought it up to date.
+    pub fresh_in: u64,
+    shard: Arc<Shard>,
     map: Arc<NamespaceMap>,
     page: Arc<DoorbellPage>,
     generation: Option<u64>,
@@ -57,9 +64,13 @@ impl ControllerSlot {
             page_size,
             max_transfer,
             polled,
+            burst: u32::MAX,
             outstanding: 0,
             quiescing: false,
             batch: Batch::default(),
+            groups: Vec::new(),
+            fresh_in: 0,
+            shard: link.stats.shard(),
             map: Arc::default(),
             generation: None,
             shadow: None,
@@ -123,6 +134,20 @@ impl ControllerSlot {
         self.reader.snapshot();
     }
 
+    /// The group of a completion queue.
+    pub fn group(&self, cqid: u16) -> Option<usize> {
+        *self.groups.get(usize::from(cqid))?
+    }
+
+    /// Notes or forgets the group of a completion queue.
+    pub fn set_group(&mut self, cqid: u16, group: Option<usize>) {
+        let at = usize::from(cqid);
+        if self.groups.len() <= at {
+            self.groups.resize(at + 1, None);
+        }
+        self.groups[at] = group;
+    }
+
     /// Looks at the admin doorbells in the mapped page, if this worker is to; true if the control thread was told.
     pub fn poll_admin(&self) -> bool {
         let load = |completion| self.page.load(register_index(0, completion)).unwrap_or(0);
@@ -132,7 +157,7 @@ impl ControllerSlot {
     /// Adds this batch's counters to the controller's.
     pub fn publish_batch(&mut self) {
         if self.batch != Batch::default() {
-            self.link.stats.add(&self.batch);
+            self.shard.add(&self.batch);
             self.batch = Batch::default();
         }
     }

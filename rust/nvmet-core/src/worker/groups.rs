@@ -18,17 +18,25 @@ pub struct Submission {
     /// Commands that the host wants aborted and that are still in the ring: identifier and token.
     pub aborts: Vec<(u16, u32)>,
     bad_tail: Option<u32>,
+    /// The tail at which EventIdx was written last: a host that goes on from there rings once a lap.
+    told_at: u32,
 }
 
 impl Submission {
     fn new(state: SubmissionQueueState) -> Self {
         Self {
+            told_at: state.tail,
             queue: SubmissionQueue::new(state),
             in_flight: 0,
             removing: false,
             aborts: Vec::new(),
             bad_tail: None,
         }
+    }
+
+    /// The tail, as the host compares it with what it wrote last: valid or not.
+    fn seen(&self) -> u32 {
+        self.bad_tail.unwrap_or(self.queue.state().tail)
     }
 }
 
@@ -45,13 +53,28 @@ pub struct Group {
     pub parked: bool,
     /// The submission queue that is polled first.
     pub first: usize,
+    /// It is polled every turn; else it waits to be rung, or for its place in the round of polled ones.
+    pub active: bool,
+    /// Turns in which others had work and this one had none.
+    pub quiet: u32,
+    /// It is in the worker's list of those that have posted.
+    pub listed: bool,
     bad_head: Option<u32>,
 }
 
 impl Group {
     pub fn new(controller: usize, state: CompletionQueueState) -> Self {
-        let cq = CompletionQueue::new(state);
-        Self { controller, cq, sqs: Vec::new(), parked: false, first: 0, bad_head: None }
+        Self {
+            controller,
+            cq: CompletionQueue::new(state),
+            sqs: Vec::new(),
+            parked: false,
+            first: 0,
+            active: false,
+            quiet: 0,
+            listed: false,
+            bad_head: None,
+        }
     }
 
     /// Takes a submission queue in.
@@ -92,10 +115,19 @@ impl Group {
     /// Reads the tail doorbell of a submission queue. An invalid value is reported once and changes nothing.
     pub fn read_tail(&mut self, sq: usize, doorbells: &Doorbells) -> Option<InvalidDoorbell> {
         let sq = self.sqs.get_mut(sq)?.as_mut()?;
-        let sqid = sq.queue.state().sqid;
+        let state = sq.queue.state();
+        let (sqid, entries) = (state.sqid, state.entries);
         let tail = doorbells.sq_tail(sqid)?;
+        if tail == state.tail {
+            return None;
+        }
         if sq.queue.set_tail(tail) {
             sq.bad_tail = None;
+            let passed = if tail >= sq.told_at { tail - sq.told_at } else { tail + entries - sq.told_at };
+            if passed > entries / 2 {
+                doorbells.disarm(sqid, tail);
+                sq.told_at = tail;
+            }
             return None;
         }
         let invalid = InvalidDoorbell::Value { qid: sqid, completion: false, value: tail };
@@ -103,16 +135,23 @@ impl Group {
     }
 
     /// Asks the host to ring for whatever would give this group work.
-    pub fn arm(&self, doorbells: &Doorbells) {
-        for sq in self.sqs.iter().flatten() {
-            // The host compares with what it wrote last, valid or not.
-            let seen = sq.bad_tail.unwrap_or(sq.queue.state().tail);
-            doorbells.arm(sq.queue.state().sqid, false, seen);
+    pub fn arm(&mut self, doorbells: &Doorbells) {
+        for sq in self.sqs.iter_mut().flatten() {
+            sq.told_at = sq.seen();
+            doorbells.arm(sq.queue.state().sqid, false, sq.told_at);
         }
         if self.parked {
             // The index lags the tail: any entry that the host consumes rings.
             let seen = self.bad_head.unwrap_or(self.cq.state().head);
             doorbells.arm(self.cq.state().cqid, true, seen);
+        }
+    }
+
+    /// Asks the host not to ring: its queues are polled from now on.
+    pub fn disarm(&mut self, doorbells: &Doorbells) {
+        for sq in self.sqs.iter_mut().flatten() {
+            sq.told_at = sq.seen();
+            doorbells.disarm(sq.queue.state().sqid, sq.told_at);
         }
     }
 

@@ -148,6 +148,13 @@ impl Inflight {
         slot
     }
 
+    /// The tag that the next command taken in will have.
+    pub fn next_tag(&self) -> u64 {
+        let slot = self.free.last().copied().unwrap_or(self.entries.len() as u32);
+        let generation = self.generations.get(slot as usize).copied().unwrap_or(0);
+        u64::from(generation) << GENERATION_SHIFT | u64::from(slot)
+    }
+
     /// The tag of the command in a slot, with room for the number of an operation
     /// ([`operation_tag`](crate::io::execute::operation_tag)). No other command has it before 2²⁴ more have passed
     /// through the slot.
@@ -212,6 +219,12 @@ mod tests {
         let mut inflight = Inflight::default();
         let first = inflight.insert(entry());
         let tag = inflight.tag(first);
+        assert_eq!(inflight.slot(tag), Some(first));
+        inflight.remove(first);
+        let foretold = inflight.next_tag();
+        let first = inflight.insert(entry());
+        let tag = inflight.tag(first);
+        assert_eq!(tag, foretold);
         assert_eq!(inflight.slot(tag), Some(first));
         inflight.remove(first);
         assert_eq!(inflight.slot(tag), None);

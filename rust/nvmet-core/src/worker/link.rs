@@ -66,6 +66,9 @@ pub struct CommandFailure {
     pub nsid: u32,
 }
 
+/// Completion queues that a controller may have, the admin queue's included.
+const MAX_QUEUES: usize = 512;
+
 /// Failures that are kept until the control thread fetches them; the oldest make room.
 const MAX_FAILURES: usize = 64;
 
@@ -93,6 +96,8 @@ pub struct Link {
     admin_seen: AtomicU32,
     admin_told: AtomicBool,
     failures: Mutex<Failures>,
+    /// By completion queue: a worker was told that it was rung, and has not heard yet.
+    rung: Box<[AtomicBool]>,
     events: Sender<Event>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -122,6 +127,7 @@ impl Link {
             admin_seen,
             admin_told,
             failures,
+            rung: std::iter::repeat_with(AtomicBool::default).take(MAX_QUEUES).collect(),
             events,
             wake,
         }
@@ -164,6 +170,21 @@ impl Link {
             self.tell(Event::AdminDoorbell);
         }
         news
+    }
+
+    /// Called by the control thread after it stored a doorbell of completion queue `cqid`, or of a submission queue that
+    /// posts to it: whether the worker has to be told. Not while it has not heard of an earlier one: then it will see
+    /// this one, too.
+    pub fn ring(&self, cqid: u16) -> bool {
+        self.rung.get(usize::from(cqid)).is_some_and(|rung| !rung.swap(true, Ordering::AcqRel))
+    }
+
+    /// Called by the worker before it reads the doorbells that it was told of. Swaps, so that it sees at least those
+    /// of whoever found the mark set.
+    pub fn heard_ring(&self, cqid: u16) {
+        if let Some(rung) = self.rung.get(usize::from(cqid)) {
+            rung.swap(false, Ordering::AcqRel);
+        }
     }
 
     /// Tells the control thread. A controller that is gone hears nothing.

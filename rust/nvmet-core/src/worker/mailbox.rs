@@ -86,7 +86,14 @@ pub enum Command {
         /// The controller.
         key: u64,
     },
-    /// The guest's memory changed: let go of the old map.
+    /// A doorbell of a completion queue, or of a submission queue that posts to it, was written by message.
+    Rung {
+        /// The controller.
+        key: u64,
+        /// The completion queue.
+        cqid: u16,
+    },
+    /// Look at everything anew: the guest's memory changed (let go of the old map), or the controller runs again.
     Refresh {
         /// The controller.
         key: u64,
@@ -166,8 +173,16 @@ impl WorkerHandle {
         }
     }
 
-    /// Wakes the worker if it sleeps, after a doorbell in the page was written.
-    pub fn notify(&self) {
+    /// Tells the worker, after a doorbell in the page was written, that completion queue `cqid` of a controller or one
+    /// of its submission queues may have work.
+    pub fn ring(&self, link: &Link, cqid: u16) {
+        if link.ring(cqid) {
+            self.send(Command::Rung { key: link.key, cqid });
+        }
+    }
+
+    /// Wakes the worker if it sleeps.
+    fn notify(&self) {
         if self.shared.handshake.must_wake() {
             self.rouse();
         }

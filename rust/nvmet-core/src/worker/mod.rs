@@ -4,6 +4,7 @@
 //! nothing in them is shared. The control thread talks to a worker by [`Command`] and is answered by [`Event`] through
 //! the controller's [`Link`]. Knows threads; must not know registers, admin commands or vfio-user.
 
+mod batch;
 mod commands;
 mod controllers;
 mod groups;
@@ -14,7 +15,9 @@ mod local;
 mod mailbox;
 mod namespaces;
 mod orders;
+mod pace;
 mod run;
+mod schedule;
 mod sleep;
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,8 @@ pub struct NamespaceQueue {
     pub queue: Option<Box<dyn IoQueue>>,
     /// It has refused an operation since [`NamespaceQueues::expect_room`].
     pub full: bool,
+    /// It is in the list of those with operations in flight.
+    listed: bool,
     users: u32,
 }
 
@@ -26,6 +28,8 @@ pub struct NamespaceQueue {
 #[derive(Default)]
 pub struct NamespaceQueues {
     slots: Vec<Option<NamespaceQueue>>,
+    /// Those with operations in flight, which have to be kicked and reaped.
+    busy: Vec<usize>,
     /// Some have no user any more, but operations in flight.
     draining: bool,
 }
@@ -104,7 +108,8 @@ impl NamespaceQueues {
                 None
             }
         };
-        let slot = NamespaceQueue { namespace: Arc::clone(namespace), queue, full: false, users: 1 };
+        let slot =
+            NamespaceQueue { namespace: Arc::clone(namespace), queue, full: false, listed: false, users: 1 };
         match self.slots.iter().position(Option::is_none) {
             Some(at) => {
                 self.slots[at] = Some(slot);
@@ -117,20 +122,34 @@ impl NamespaceQueues {
         }
     }
 
+    /// Called when a backend has accepted an operation.
+    pub fn accepted(&mut self, index: usize) {
+        if let Some(slot) = self.get_mut(index)
+            && !std::mem::replace(&mut slot.listed, true)
+        {
+            self.busy.push(index);
+        }
+    }
+
     /// Gives the backends what was submitted since the last call.
     pub fn kick(&mut self) {
-        for queue in self.slots.iter_mut().flatten().filter_map(|slot| slot.queue.as_mut()) {
-            queue.kick();
+        for &at in &self.busy {
+            if let Some(queue) = self.slots[at].as_mut().and_then(|slot| slot.queue.as_mut()) {
+                queue.kick();
+            }
         }
     }
 
     /// Collects what is done into `done`.
     pub fn reap(&mut self, done: &mut Vec<(u64, Result<(), IoError>)>) {
-        for queue in self.slots.iter_mut().flatten().filter_map(|slot| slot.queue.as_mut()) {
-            if queue.in_flight() > 0 {
-                queue.reap(&mut |tag, result| done.push((tag, result)));
-            }
-        }
+        let slots = &mut self.slots;
+        self.busy.retain(|&at| {
+            let Some(slot) = slots[at].as_mut() else { return false };
+            let Some(queue) = slot.queue.as_mut() else { return false };
+            queue.reap(&mut |tag, result| done.push((tag, result)));
+            slot.listed = queue.in_flight() > 0;
+            slot.listed
+        });
         if self.draining {
             self.close_idle();
         }

@@ -22,6 +22,7 @@ impl Worker {
         match command {
             Command::Attach { link, page_size, max_transfer, polled, admin } => {
                 let slot = ControllerSlot::new(link, page_size, max_transfer, polled, admin);
+                self.polled += u32::from(polled);
                 match self.controllers.iter().position(Option::is_none) {
                     Some(at) => self.controllers[at] = Some(slot),
                     None => self.controllers.push(Some(slot)),
@@ -37,13 +38,21 @@ impl Worker {
                 {
                     controller.set_shadow(doorbells, event_idx);
                     controller.link.tell(Event::ShadowSet);
+                    self.activate_controller(at);
                 }
             }
             Command::Abort { key, sqid, cid, token } => self.abort(key, sqid, cid, token),
             Command::Flush { key } => self.flush(key),
             Command::Quiesce { key } => self.quiesce(key),
-            // Reading the mail was the point: the turn goes on to look at the guest's memory.
-            Command::Refresh { key: _ } => {}
+            Command::Rung { key, cqid } => self.rung(key, cqid),
+            Command::Refresh { key } => {
+                if let Some(at) = self.find(key) {
+                    // Even if this turn has done so: the message may be younger.
+                    self.controllers[at].iter_mut().for_each(|controller| controller.fresh_in = 0);
+                    self.refresh(at);
+                    self.activate_controller(at);
+                }
+            }
         }
     }
 
@@ -60,11 +69,16 @@ impl Worker {
     }
 
     fn group_of_cq(&self, controller: usize, cqid: u16) -> Option<usize> {
-        self.groups.iter().position(|group| {
-            group
-                .as_ref()
-                .is_some_and(|group| group.controller == controller && group.cq.state().cqid == cqid)
-        })
+        self.controllers[controller].as_ref()?.group(cqid)
+    }
+
+    fn rung(&mut self, key: u64, cqid: u16) {
+        let Some(at) = self.find(key) else { return };
+        let Some(controller) = self.controllers[at].as_ref() else { return };
+        controller.link.heard_ring(cqid);
+        if let Some(group) = controller.group(cqid) {
+            self.activate(group);
+        }
     }
 
     fn place_of_sq(&self, controller: usize, sqid: u16) -> Option<(usize, usize)> {
@@ -88,16 +102,19 @@ impl Worker {
         self.inflight.reserve(total.min(MAX_RESERVED));
         let mut group = Group::new(at, state);
         group.attach(controller.reader.snapshot());
-        match self.groups.iter().position(Option::is_none) {
-            Some(free) => self.groups[free] = Some(group),
-            None => self.groups.push(Some(group)),
-        }
+        let free = self.groups.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.groups.push(None);
+            self.groups.len() - 1
+        });
+        controller.set_group(state.cqid, Some(free));
+        self.groups[free] = Some(group);
+        self.activate(free);
     }
 
     fn add_sq(&mut self, key: u64, state: SubmissionQueueState) {
         let Some(at) = self.find(key) else { return };
-        let Some(group) = self.group_of_cq(at, state.cqid) else { return };
-        let (Some(group), Some(controller)) = (self.groups[group].as_mut(), self.controllers[at].as_mut())
+        let Some(at_group) = self.group_of_cq(at, state.cqid) else { return };
+        let (Some(group), Some(controller)) = (self.groups[at_group].as_mut(), self.controllers[at].as_mut())
         else {
             return;
         };
@@ -105,6 +122,7 @@ impl Worker {
         if let Err(error) = submission.queue.attach(controller.reader.snapshot()) {
             tracing::debug!("submission queue {} rests: {error}", state.sqid);
         }
+        self.activate(at_group);
     }
 
     fn remove_sq(&mut self, key: u64, sqid: u16) {
@@ -130,9 +148,19 @@ impl Worker {
     fn remove_cq(&mut self, key: u64, cqid: u16) {
         let Some(at) = self.find(key) else { return };
         if let Some(group) = self.group_of_cq(at, cqid) {
-            self.groups[group] = None;
+            self.drop_group(group);
         }
         self.tell(at, Event::CqRemoved { cqid });
+    }
+
+    fn drop_group(&mut self, at: usize) {
+        let Some(group) = self.groups[at].take() else { return };
+        if let Some(controller) = self.controllers[group.controller].as_mut() {
+            controller.set_group(group.cq.state().cqid, None);
+        }
+        // Whoever takes the index has its own place in the lists.
+        self.active.retain(|&other| other != at);
+        self.posted.retain(|&other| other != at);
     }
 
     /// Ends a command early: at once if no backend has it, else as soon as the backend lets go of it.
@@ -206,10 +234,12 @@ impl Worker {
         let Some(at) = self.find(key) else { return };
         if let Some(controller) = self.controllers[at].as_mut() {
             controller.quiescing = true;
+            self.quiescing += 1;
+            self.polled -= u32::from(controller.polled);
         }
-        for group in &mut self.groups {
-            if group.as_ref().is_some_and(|group| group.controller == at) {
-                *group = None;
+        for group in 0..self.groups.len() {
+            if self.groups[group].as_ref().is_some_and(|group| group.controller == at) {
+                self.drop_group(group);
             }
         }
         let slots: Vec<u32> =
@@ -241,6 +271,7 @@ impl Worker {
         if self.controllers[at].as_ref().is_some_and(over)
             && let Some(controller) = self.controllers[at].take()
         {
+            self.quiescing -= 1;
             self.namespaces.release(&controller.index);
             controller.link.tell(Event::Quiesced);
         }

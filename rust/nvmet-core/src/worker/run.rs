@@ -7,19 +7,21 @@ use std::time::{Duration, Instant};
 
 use nvmet_block::IoError;
 use nvmet_dma::SegmentBuf;
+use nvmet_spec::command::Sqe;
+use zerocopy::FromZeros;
 
+use super::batch::BATCH;
 use super::controllers::ControllerSlot;
 use super::groups::Group;
 use super::inflight::Inflight;
 use super::mailbox::{Command, Shared, WaitMode};
 use super::namespaces::NamespaceQueues;
+use super::pace::{Pace, Rest};
 use super::sleep::Sleeper;
 use crate::error::TargetError;
 
-/// How long a worker looks for more work before it sleeps.
-const SPIN: Duration = Duration::from_micros(20);
-/// The shortest and the longest nap while a client's mapped doorbells have to be polled.
-const NAP: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(4));
+/// The longest sleep while a command waits for something that gives no signal.
+const STALL: Duration = Duration::from_micros(50);
 /// Segments that one command may have: the limit of one vectored I/O system call.
 const MAX_SEGMENTS: usize = 1024;
 /// Bytes that one command may transfer; MDTS is checked before and is smaller.
@@ -28,14 +30,28 @@ const MAX_BYTES: usize = 64 << 20;
 /// A worker thread's state. The other files of this module say what is done with it.
 pub struct Worker {
     mailbox: Receiver<Command>,
-    wait: WaitMode,
+    pace: Pace,
     pub(super) shared: Arc<Shared>,
     pub(super) sleeper: Sleeper,
     pub(super) controllers: Vec<Option<ControllerSlot>>,
+    /// Controllers that are quiescing.
+    pub(super) quiescing: u32,
+    /// Controllers whose doorbells have to be polled.
+    pub(super) polled: u32,
     pub(super) groups: Vec<Option<Group>>,
+    /// Groups that are polled every turn.
+    pub(super) active: Vec<usize>,
+    /// Groups that have posted in this turn.
+    pub(super) posted: Vec<usize>,
+    /// Where the round of polled groups and admin queues goes on.
+    pub(super) round: usize,
+    pub(super) turns: u64,
+    pub(super) was_busy: bool,
     pub(super) inflight: Inflight,
     pub(super) namespaces: NamespaceQueues,
     pub(super) segments: SegmentBuf,
+    /// Submission queue entries of a batch.
+    pub(super) entries: Box<[Sqe; BATCH]>,
     /// Commands that wait for a backend or a lock, oldest first.
     pub(super) stalled: Vec<u32>,
     pub(super) retrying: Vec<u32>,
@@ -48,14 +64,22 @@ impl Worker {
     pub fn new(mailbox: Receiver<Command>, shared: Arc<Shared>, wait: WaitMode) -> Result<Self, TargetError> {
         Ok(Self {
             mailbox,
-            wait,
+            pace: Pace::new(wait),
             sleeper: Sleeper::new(Arc::clone(&shared))?,
             shared,
             controllers: Vec::new(),
+            quiescing: 0,
+            polled: 0,
             groups: Vec::new(),
+            active: Vec::new(),
+            posted: Vec::new(),
+            round: 0,
+            turns: 0,
+            was_busy: false,
             inflight: Inflight::default(),
             namespaces: NamespaceQueues::default(),
             segments: SegmentBuf::new(MAX_SEGMENTS, MAX_BYTES),
+            entries: Box::new([(); BATCH].map(|()| Sqe::new_zeroed())),
             stalled: Vec::new(),
             retrying: Vec::new(),
             completed: false,
@@ -65,38 +89,34 @@ impl Worker {
 
     /// Runs until told to stop.
     pub fn run(&mut self) {
-        let spin = match self.wait {
-            WaitMode::Poll => Duration::MAX,
-            WaitMode::Adaptive => SPIN,
-            WaitMode::Event => Duration::ZERO,
-        };
-        let mut idle_since = None;
-        let mut nap = NAP.0;
         while !self.shared.stop.load(Ordering::Acquire) {
             if self.turn() {
-                idle_since = None;
-                nap = NAP.0;
+                self.pace.worked(Instant::now);
                 continue;
             }
-            let now = Instant::now();
             let attached = self.controllers.iter().any(Option::is_some);
-            if attached && now - *idle_since.get_or_insert(now) < spin {
-                std::hint::spin_loop();
-                continue;
+            match self.pace.rest(attached, self.polled > 0, Instant::now) {
+                Rest::Spin => std::hint::spin_loop(),
+                Rest::Sleep => self.sleep(None),
+                Rest::Nap(limit) => self.sleep(Some(limit)),
             }
-            self.sleep(nap);
-            nap = (nap * 2).min(NAP.1);
         }
     }
 
     /// One turn through everything; whether there was anything to do.
     pub(super) fn turn(&mut self) -> bool {
+        self.turns += 1;
         let mut busy = self.read_mail();
-        for at in 0..self.controllers.len() {
-            busy |= self.refresh(at);
+        if self.quiescing > 0 {
+            self.controllers
+                .iter_mut()
+                .flatten()
+                .filter(|slot| slot.quiescing)
+                .for_each(ControllerSlot::let_go_of_memory);
         }
-        for at in 0..self.groups.len() {
-            busy |= self.poll_group(at);
+        busy |= self.poll_active();
+        if self.polled > 0 {
+            busy |= self.poll_round(busy);
         }
         self.namespaces.kick();
         busy |= self.reap();
@@ -105,11 +125,13 @@ impl Worker {
         if busy {
             self.finish_turn();
         }
+        self.was_busy = busy;
         busy
     }
 
     fn read_mail(&mut self) -> bool {
-        if !self.shared.mail.swap(false, Ordering::Acquire) {
+        // Loads are cheaper than swaps, and there is mail once in thousands of turns.
+        if !self.shared.mail.load(Ordering::Relaxed) || !self.shared.mail.swap(false, Ordering::Acquire) {
             return false;
         }
         while let Ok(command) = self.mailbox.try_recv() {
@@ -118,23 +140,28 @@ impl Worker {
         true
     }
 
-    /// Brings a controller up to date with the guest's memory and the namespaces.
-    fn refresh(&mut self, at: usize) -> bool {
+    /// Brings a controller up to date with the guest's memory and the namespaces, once a turn. True if a queue of it is
+    /// back in reach.
+    pub(super) fn refresh(&mut self, at: usize) -> bool {
         let Some(controller) = self.controllers[at].as_mut() else { return false };
-        if controller.quiescing {
-            controller.let_go_of_memory();
+        if controller.quiescing || controller.fresh_in == self.turns {
             return false;
         }
+        controller.fresh_in = self.turns;
         controller.refresh_namespaces(&mut self.namespaces, &self.sleeper);
-        let memory_changed = controller.refresh_memory();
-        if memory_changed {
-            let snapshot = controller.reader.snapshot();
-            for group in self.groups.iter_mut().flatten().filter(|group| group.controller == at) {
-                group.attach(snapshot);
+        if !controller.refresh_memory() {
+            return false;
+        }
+        let snapshot = controller.reader.current();
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let Some(group) = group.as_mut().filter(|group| group.controller == at) else { continue };
+            group.attach(snapshot);
+            // A queue that is back in reach may have posted what it kept: that needs its interrupt.
+            if group.cq.has_posted() && !std::mem::replace(&mut group.listed, true) {
+                self.posted.push(index);
             }
         }
-        // A queue that is back in reach may have posted what it kept: that needs its interrupt.
-        controller.poll_admin() || memory_changed
+        true
     }
 
     fn reap(&mut self) -> bool {
@@ -148,43 +175,47 @@ impl Worker {
         busy
     }
 
-    /// Signals what was posted and adds the counters up: once a turn.
-    fn finish_turn(&mut self) {
-        for group in self.groups.iter_mut().flatten() {
-            if let Some(vector) = group.cq.take_interrupt()
-                && let Some(controller) = self.controllers[group.controller].as_mut()
-            {
-                controller.link.vectors.signal(vector);
-                controller.batch.interrupts += 1;
-            }
-        }
-        for controller in self.controllers.iter_mut().flatten() {
-            controller.publish_batch();
+    /// Called when a group's completion queue has got an entry.
+    pub(super) fn has_posted(&mut self, at: usize) {
+        let Some(group) = self.groups[at].as_mut() else { return };
+        if !std::mem::replace(&mut group.listed, true) {
+            self.posted.push(at);
         }
     }
 
-    fn sleep(&mut self, nap: Duration) {
-        let polled =
-            self.controllers.iter().flatten().any(|controller| controller.polled && !controller.quiescing);
-        let mut limit = polled.then_some(nap);
-        for group in self.groups.iter().flatten() {
-            if let Some(controller) = &self.controllers[group.controller] {
-                group.arm(&controller.doorbells);
+    /// Signals what was posted and adds the counters up: once a turn.
+    fn finish_turn(&mut self) {
+        while let Some(at) = self.posted.pop() {
+            let Some(group) = self.groups[at].as_mut() else { continue };
+            group.listed = false;
+            // The host will go on soon, where it has not been polled.
+            let (sleeper, owner, vector) = (!group.active, group.controller, group.cq.take_interrupt());
+            let Some(controller) = self.controllers[owner].as_mut() else { continue };
+            if let Some(vector) = vector {
+                controller.link.vectors.signal(vector);
+                controller.batch.interrupts += 1;
+            }
+            controller.publish_batch();
+            if sleeper {
+                self.activate(at);
             }
         }
+    }
+
+    fn sleep(&mut self, mut limit: Option<Duration>) {
+        self.arm_all();
         if !self.stalled.is_empty() {
             // A lock that another worker holds gives no signal when it is free.
-            limit = Some(NAP.0);
+            limit = Some(limit.map_or(STALL, |limit| limit.min(STALL)));
         }
-        let Self { groups, controllers, shared, .. } = self;
-        self.sleeper.sleep(limit, || {
-            shared.mail.load(Ordering::Acquire)
-                || shared.stop.load(Ordering::Acquire)
-                || groups.iter().flatten().any(|group| {
-                    controllers[group.controller]
-                        .as_ref()
-                        .is_some_and(|c| c.link.is_running() && group.has_work(&c.doorbells))
-                })
-        });
+        self.shared.handshake.announce_sleep();
+        let news = self.shared.mail.load(Ordering::Acquire)
+            || self.shared.stop.load(Ordering::Acquire)
+            || self.any_has_work();
+        if !news {
+            self.deactivate_all();
+            self.sleeper.wait(limit);
+        }
+        self.shared.handshake.wake_up();
     }
 }

@@ -33,16 +33,8 @@ impl Sleeper {
             .map_err(|error| TargetError::system("watch a backend", error))
     }
 
-    /// Sleeps unless `has_work` finds something after the worker has said that it sleeps; at most `limit`.
-    pub fn sleep(&self, limit: Option<Duration>, has_work: impl FnOnce() -> bool) {
-        self.shared.handshake.announce_sleep();
-        if !has_work() {
-            self.wait(limit);
-        }
-        self.shared.handshake.wake_up();
-    }
-
-    fn wait(&self, limit: Option<Duration>) {
+    /// Waits until woken or for `limit`; the worker has said that it sleeps and has found nothing to do since.
+    pub fn wait(&self, limit: Option<Duration>) {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let none = epoll::EventData::new_u64(0);
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: none }; 8];

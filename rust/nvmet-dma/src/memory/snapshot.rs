@@ -69,6 +69,13 @@ impl DmaReader {
         &self.current
     }
 
+    /// The table that [`DmaReader::snapshot`] gave last: for the rest of a batch.
+    #[inline]
+    #[must_use]
+    pub fn current(&self) -> &Snapshot {
+        &self.current
+    }
+
     #[cold]
     fn refresh(&mut self) {
         self.current = Snapshot::of(self.published.table.load_full());

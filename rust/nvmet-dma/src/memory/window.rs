@@ -113,8 +113,14 @@ impl Window {
     /// # Errors
     ///
     /// [`DmaError::OutOfBounds`], [`DmaError::WrongDirection`], [`DmaError::Poisoned`].
+    #[inline]
     pub fn read_bytes(&self, offset: usize, dst: &mut [u8]) -> Result<(), DmaError> {
         self.check_read(offset, dst.len())?;
+        if let Some(host) = self.first_part(offset, dst.len()) {
+            // SAFETY: the snapshot keeps the range valid; slices never lie in a mapping of ours.
+            unsafe { raw::copy_out(host.as_ptr(), dst) };
+            return self.check_poison();
+        }
         let mut rest = dst;
         self.for_range(offset, rest.len(), |host, len| {
             let (part, tail) = std::mem::take(&mut rest).split_at_mut(len);
@@ -164,7 +170,7 @@ impl Window {
     }
 
     /// Writes a completion queue entry of four dwords: dwords 0 to 2, then, with release, dword 3, which has the
-    /// Phase Tag. `offset` is a multiple of 4.
+    /// Phase Tag (or dwords 2 and 3 at once). `offset` is a multiple of 4.
     ///
     /// # Errors
     ///
@@ -172,6 +178,18 @@ impl Window {
     #[inline]
     pub fn write_cqe(&self, offset: usize, dwords: [u32; 4]) -> Result<(), DmaError> {
         self.check_write(offset, 16)?;
+        if let Some(host) = self.first_part(offset, 16)
+            && host.addr().get().is_multiple_of(8)
+        {
+            let [dw0, dw1, dw2, dw3] = dwords.map(u64::from);
+            // SAFETY: the snapshot keeps the entry valid, it is aligned, and the window is for writing, so it is
+            // mapped writable.
+            unsafe {
+                raw::store_u64(host.as_ptr(), dw1 << 32 | dw0, Ordering::Relaxed);
+                raw::store_u64(host.add(8).as_ptr(), dw3 << 32 | dw2, Ordering::Release);
+            }
+            return Ok(());
+        }
         for (index, dword) in dwords.into_iter().enumerate() {
             let ordering = if index == 3 { Ordering::Release } else { Ordering::Relaxed };
             self.store_dword(offset + index * 4, dword, ordering)?;

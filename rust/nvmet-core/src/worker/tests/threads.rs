@@ -49,7 +49,7 @@ impl Threaded {
             self.guest.put(&mut self.sq, sqe);
         }
         if self.guest.ring(&mut self.sq) && mode != Mode::Mapped {
-            pool.for_queue(self.guest.key(), self.sq.qid).notify();
+            pool.for_queue(self.guest.key(), self.sq.qid).ring(&self.guest.link, self.sq.qid);
         }
     }
 
@@ -59,7 +59,7 @@ impl Threaded {
         loop {
             if let Some(cqe) = self.guest.next(&mut self.cq) {
                 if self.guest.ring_cq(&mut self.cq) && mode != Mode::Mapped {
-                    pool.for_queue(self.guest.key(), self.cq.qid).notify();
+                    pool.for_queue(self.guest.key(), self.cq.qid).ring(&self.guest.link, self.cq.qid);
                 }
                 return cqe;
             }

@@ -1,0 +1,142 @@
+//! Which groups a worker looks at, so that idle ones cost nothing.
+//!
+//! An active group is polled every turn. One that had no work for long, while others had some, rests: its EventIdx is
+//! armed, so its host rings, by a message that the control thread turns into [`Command::Rung`](super::Command::Rung).
+//! A host that writes through a mapping cannot be heard: its resting groups are polled in turn, a few every turn, and all
+//! of them when there is nothing else to do. Before the worker sleeps all groups are put to rest.
+//!
+//! Arming, then a fence, then one more look: either the look finds what the host wrote, or the host finds EventIdx
+//! armed ([`handshake`](super::handshake) says why).
+
+use std::sync::atomic::{Ordering, fence};
+
+use super::run::Worker;
+
+/// Busy turns without work after which a group rests.
+const PATIENCE: u32 = 1024;
+/// Resting groups that are polled in a busy turn.
+const ROUND: usize = 2;
+
+impl Worker {
+    /// Polls the active groups; whether there was any work.
+    pub(super) fn poll_active(&mut self) -> bool {
+        let mut busy = false;
+        let mut next = 0;
+        while let Some(&at) = self.active.get(next) {
+            if self.poll_group(at) {
+                busy = true;
+                if let Some(group) = self.groups[at].as_mut() {
+                    group.quiet = 0;
+                }
+            } else if self.was_busy && self.goes_to_rest(at) {
+                self.active.swap_remove(next);
+                continue;
+            }
+            next += 1;
+        }
+        busy
+    }
+
+    /// Polls groups and admin queues whose hosts cannot be heard: some if the turn is busy, else all.
+    pub(super) fn poll_round(&mut self, busy: bool) -> bool {
+        let mut found = false;
+        let steps = if busy { ROUND } else { self.groups.len().max(self.controllers.len()) };
+        for _ in 0..steps {
+            self.round = self.round.wrapping_add(1);
+            if let Some(at) = self.round.checked_rem(self.groups.len())
+                && self.rests_unheard(at)
+                && self.group_has_work(at)
+            {
+                self.activate(at);
+                found |= self.poll_group(at);
+            }
+            if let Some(at) = self.round.checked_rem(self.controllers.len())
+                && let Some(controller) = self.controllers[at].as_ref().filter(|slot| !slot.quiescing)
+            {
+                found |= controller.poll_admin();
+            }
+        }
+        found
+    }
+
+    /// Whether a group that was quiet for another busy turn is to be polled no more.
+    fn goes_to_rest(&mut self, at: usize) -> bool {
+        let Some(group) = self.groups[at].as_mut() else { return true };
+        group.quiet += 1;
+        if group.quiet < PATIENCE {
+            return false;
+        }
+        group.quiet = 0;
+        let Some(controller) = self.controllers[group.controller].as_ref() else { return true };
+        group.arm(&controller.doorbells);
+        fence(Ordering::SeqCst);
+        if controller.link.is_running() && group.has_work(&controller.doorbells) {
+            return false;
+        }
+        group.active = false;
+        true
+    }
+
+    /// Polls a group from the next turn on.
+    pub(super) fn activate(&mut self, at: usize) {
+        let Some(group) = self.groups[at].as_mut() else { return };
+        group.quiet = 0;
+        if std::mem::replace(&mut group.active, true) {
+            return;
+        }
+        if let Some(controller) = self.controllers[group.controller].as_ref() {
+            group.disarm(&controller.doorbells);
+        }
+        self.active.push(at);
+    }
+
+    /// Polls all groups of a controller.
+    pub(super) fn activate_controller(&mut self, at: usize) {
+        for group in 0..self.groups.len() {
+            if self.groups[group].as_ref().is_some_and(|group| group.controller == at) {
+                self.activate(group);
+            }
+        }
+    }
+
+    /// Has every host ring that can.
+    pub(super) fn arm_all(&mut self) {
+        for &at in &self.active {
+            if let Some(group) = self.groups[at].as_mut()
+                && let Some(controller) = &self.controllers[group.controller]
+            {
+                group.arm(&controller.doorbells);
+            }
+        }
+    }
+
+    /// Whether anything came that is not a message.
+    pub(super) fn any_has_work(&self) -> bool {
+        if self.polled > 0 {
+            (0..self.groups.len()).any(|at| self.group_has_work(at))
+        } else {
+            self.active.iter().any(|&at| self.group_has_work(at))
+        }
+    }
+
+    /// Puts all groups to rest; they are armed.
+    pub(super) fn deactivate_all(&mut self) {
+        while let Some(at) = self.active.pop() {
+            if let Some(group) = self.groups[at].as_mut() {
+                (group.active, group.quiet) = (false, 0);
+            }
+        }
+    }
+
+    fn group_has_work(&self, at: usize) -> bool {
+        let Some(group) = self.groups[at].as_ref() else { return false };
+        self.controllers[group.controller]
+            .as_ref()
+            .is_some_and(|slot| slot.link.is_running() && group.has_work(&slot.doorbells))
+    }
+
+    fn rests_unheard(&self, at: usize) -> bool {
+        let Some(group) = self.groups[at].as_ref().filter(|group| !group.active) else { return false };
+        self.controllers[group.controller].as_ref().is_some_and(|slot| slot.polled && !slot.quiescing)
+    }
+}
