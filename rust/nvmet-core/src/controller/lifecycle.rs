@@ -100,6 +100,7 @@ impl Controller {
     fn quiesce(&mut self) {
         self.admin_queue = None;
         self.queues = super::QueueTable::default();
+        self.moves.clear();
         self.doorbells.set_shadow(None);
         self.admin.reset();
         self.phase = Phase::Resetting { waiting: self.pool.iter().len() };

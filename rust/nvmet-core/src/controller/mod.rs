@@ -6,6 +6,7 @@
 mod admin;
 mod admin_queue;
 mod lifecycle;
+mod moves;
 mod queues;
 mod registers;
 
@@ -19,6 +20,7 @@ use nvmet_spec::registers::{DOORBELL_BASE, Doorbell};
 use self::admin::AdminState;
 use self::admin_queue::AdminQueue;
 use self::lifecycle::{Phase, Shutdown};
+use self::moves::Moves;
 use self::queues::QueueTable;
 use self::registers::Registers;
 use crate::error::TargetError;
@@ -88,6 +90,7 @@ pub struct Controller {
     polled: bool,
     admin_queue: Option<AdminQueue>,
     queues: QueueTable,
+    moves: Moves,
     admin: AdminState,
 }
 
@@ -145,6 +148,7 @@ impl Controller {
             polled: false,
             admin_queue: None,
             queues: QueueTable::default(),
+            moves: Moves::new(),
         })
     }
 
@@ -239,7 +243,7 @@ impl Controller {
         }
         match self.store_doorbell(offset, data) {
             Ok(0) => self.run_admin_queue(),
-            Ok(cqid) => self.pool.for_queue(self.link.key, cqid).ring(&self.link, cqid),
+            Ok(cqid) => self.worker_of(cqid).ring(&self.link, cqid),
             Err(invalid) => {
                 self.invalid_doorbell(invalid);
                 // The event goes out with what the admin queue has; nothing else may come for long.
@@ -303,6 +307,9 @@ impl Controller {
             // The end of `poll` looks at the admin queue.
             Event::AdminDoorbell => self.link.heard_of_admin_doorbells(),
             Event::MemoryLost => self.fail(MEMORY_LOST),
+            Event::Overloaded { cqid, to } => self.begin_move(cqid, to),
+            Event::Released { cq, sqs } => self.released(cq, sqs),
+            Event::Kept { cqid } => self.kept(cqid),
             Event::SqRemoved { .. } | Event::CqRemoved { .. } | Event::ShadowSet | Event::Aborted { .. } => {
                 self.answer_pending(&event);
             }

@@ -27,6 +27,8 @@ pub struct CqInfo {
     pub entries: u32,
     /// Being deleted.
     pub deleting: bool,
+    /// Index of the worker that it was moved to; None: it is where it was put first.
+    pub worker: Option<usize>,
 }
 
 /// What queues may be like.
@@ -83,7 +85,7 @@ impl QueueTable {
         if cdw11.ien() && cdw11.iv() >= limits.vectors {
             return Err(Status::INVALID_INTERRUPT_VECTOR.with_dnr());
         }
-        self.cqs.insert(cqid, CqInfo { entries, deleting: false });
+        self.cqs.insert(cqid, CqInfo { entries, deleting: false, worker: None });
         let vector = cdw11.ien().then_some(cdw11.iv());
         Ok(CompletionQueueState { cqid, entries, base: sqe.prp1, tail: 0, head: 0, phase: true, vector })
     }

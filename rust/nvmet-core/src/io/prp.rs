@@ -11,7 +11,7 @@ use super::status::dma_status;
 /// PRP entries that are read from guest memory at a time.
 const CHUNK: usize = 64;
 
-/// Appends the memory that `prp1` and `prp2` name for a transfer of `len` bytes; `page` is CC.MPS in bytes.
+/// Appends the memory that `prp1` and `prp2` name for a transfer of `len` bytes; `page` is CC.MPS in bytes, a power of two.
 ///
 /// # Errors
 ///
@@ -32,7 +32,9 @@ pub fn map(
     if prp1 & 3 != 0 {
         return Err(offset_invalid);
     }
-    let first = len.min(page - prp1 % page);
+    // A power of two; the compiler cannot know, and a division costs as much as all the rest.
+    let (mask, shift) = (page - 1, page.trailing_zeros());
+    let first = len.min(page - (prp1 & mask));
     segments.push(prp1, first as usize).map_err(|e| dma_status(&e))?;
     let mut left = len - first;
     if left == 0 {
@@ -40,7 +42,7 @@ pub fn map(
     }
     if left <= page {
         // PRP2 is the second data page; it starts at its page's beginning.
-        if !prp2.is_multiple_of(page) {
+        if prp2 & mask != 0 {
             return Err(offset_invalid);
         }
         return segments.push(prp2, left as usize).map_err(|e| dma_status(&e));
@@ -51,8 +53,8 @@ pub fn map(
     }
     let mut list = prp2;
     loop {
-        let entries_left = left.div_ceil(page);
-        let room = (page - list % page) / 8;
+        let entries_left = (left + mask) >> shift;
+        let room = (page - (list & mask)) / 8;
         // The last slot of a list page is a pointer to the next page if more than one entry is still needed.
         let chained = entries_left > room;
         let entries = if chained { room - 1 } else { entries_left };
@@ -63,7 +65,7 @@ pub fn map(
         let mut next = [0; 8];
         snapshot.read_bytes(list + entries * 8, &mut next).map_err(|e| dma_status(&e))?;
         list = u64::from_le_bytes(next);
-        if !list.is_multiple_of(page) {
+        if list & mask != 0 {
             return Err(offset_invalid);
         }
     }
@@ -85,7 +87,7 @@ fn map_list(
         snapshot.read_bytes(list, now.as_flattened_mut()).map_err(|e| dma_status(&e))?;
         for entry in now {
             let address = u64::from_le_bytes(*entry);
-            if !address.is_multiple_of(page) {
+            if address & (page - 1) != 0 {
                 return Err(Status::PRP_OFFSET_INVALID.with_dnr());
             }
             let len = left.min(page);

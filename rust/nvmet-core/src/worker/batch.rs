@@ -39,7 +39,7 @@ impl Worker {
         let mut busy = self.refresh(owner);
         let Some(group) = self.groups[at].as_mut() else { return busy };
         let Some(controller) = self.controllers[owner].as_ref() else { return busy };
-        if !controller.link.is_running() {
+        if !controller.link.is_running() || group.leaving.is_some() {
             return busy;
         }
         let (before, link) = (group.cq.state().head, &controller.link);
@@ -63,26 +63,32 @@ impl Worker {
         let Some(group) = self.groups[at].as_mut() else { return false };
         let (first, queues) = (group.first, group.sqs.len());
         let (mut left, mut bytes, mut busy) = (QUOTA, 0, false);
-        loop {
+        let mut work = 0;
+        'rounds: loop {
             let mut idle = true;
             for sq in (0..queues).map(|sq| (first + sq) % queues) {
                 let served = self.serve(at, sq, burst.min(left));
                 (idle, busy) = (idle && served.count == 0, busy || served.count > 0);
                 left -= served.count.min(left);
                 bytes += served.bytes;
+                work += u64::from(served.count) + (served.bytes >> 12);
                 if served.no_room {
                     self.park(at, sq + usize::from(served.count > 0));
-                    return busy;
+                    break 'rounds;
                 }
                 if left == 0 || bytes >= QUOTA_BYTES {
                     self.begin_with(at, sq + 1);
-                    return busy;
+                    break 'rounds;
                 }
             }
             if idle {
-                return busy;
+                break;
             }
         }
+        if let Some(group) = self.groups[at].as_mut() {
+            group.work += work;
+        }
+        busy
     }
 
     /// There is no room in the group's completion queue; submission queue `next` is the first one that gets some.

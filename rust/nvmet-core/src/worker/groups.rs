@@ -1,5 +1,7 @@
 //! Groups: a completion queue and the submission queues that post to it.
 
+use std::time::Instant;
+
 use nvmet_dma::Snapshot;
 
 use crate::queue::{
@@ -57,6 +59,10 @@ pub struct Group {
     pub active: bool,
     /// Turns in which others had work and this one had none.
     pub quiet: u32,
+    /// It is to go to another worker, or to stay after all from then on; fetches nothing.
+    pub leaving: Option<Instant>,
+    /// Commands, and transfers in units of 4 KiB, since the load was last measured.
+    pub work: u64,
     /// It is in the worker's list of those that have posted.
     pub listed: bool,
     bad_head: Option<u32>,
@@ -72,6 +78,8 @@ impl Group {
             first: 0,
             active: false,
             quiet: 0,
+            leaving: None,
+            work: 0,
             listed: false,
             bad_head: None,
         }

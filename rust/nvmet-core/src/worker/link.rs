@@ -10,7 +10,7 @@ use nvmet_dma::{DmaHandle, DoorbellPage};
 use nvmet_spec::status::Status;
 
 use crate::irq::Vectors;
-use crate::queue::InvalidDoorbell;
+use crate::queue::{CompletionQueueState, InvalidDoorbell, SubmissionQueueState};
 use crate::stats::Stats;
 use crate::subsystem::Subsystem;
 
@@ -49,6 +49,25 @@ pub enum Event {
     AdminDoorbell,
     /// Guest memory vanished under its mapping.
     MemoryLost,
+    /// The worker has more to do than another one, which should have a completion queue.
+    Overloaded {
+        /// The queue.
+        cqid: u16,
+        /// Index of the other worker.
+        to: usize,
+    },
+    /// The worker has let go of a completion queue and its submission queues; nothing of them is in flight.
+    Released {
+        /// The completion queue.
+        cq: CompletionQueueState,
+        /// Its submission queues.
+        sqs: Vec<SubmissionQueueState>,
+    },
+    /// The worker keeps a completion queue that it was to release.
+    Kept {
+        /// The queue.
+        cqid: u16,
+    },
 }
 
 /// A command that completed with an error, for the Error Information log (NVMe Base 2.0, 5.16.1.2).

@@ -27,7 +27,7 @@ impl LocalWorker {
     pub fn new() -> Result<Self, TargetError> {
         let (commands, mailbox) = mpsc::channel();
         let shared = Arc::new(Shared::new()?);
-        let worker = Worker::new(mailbox, Arc::clone(&shared), WaitMode::default())?;
+        let worker = Worker::new(mailbox, Arc::clone(&shared), WaitMode::default(), None)?;
         Ok(Self { commands, shared, worker })
     }
 

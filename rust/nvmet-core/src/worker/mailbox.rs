@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use nvmet_dma::EventFd;
 
+use super::balance::Board;
 use super::handshake::Handshake;
 use super::link::Link;
 use super::run::Worker;
@@ -51,6 +52,21 @@ pub enum Command {
     },
     /// Drop a completion queue without submission queues; answered by [`Event::CqRemoved`](super::Event::CqRemoved).
     RemoveCq {
+        /// The controller.
+        key: u64,
+        /// The queue.
+        cqid: u16,
+    },
+    /// Let go of a completion queue and its submission queues; answered by [`Event::Released`](super::Event::Released), or
+    /// by [`Event::Kept`](super::Event::Kept) if that takes long.
+    Release {
+        /// The controller.
+        key: u64,
+        /// The queue.
+        cqid: u16,
+    },
+    /// Keep it after all; answered by [`Event::Kept`](super::Event::Kept), unless it has gone or was kept already.
+    Keep {
         /// The controller.
         key: u64,
         /// The queue.
@@ -148,7 +164,7 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    fn spawn(index: usize, config: WorkerConfig) -> Result<Self, TargetError> {
+    fn spawn(index: usize, config: WorkerConfig, board: Option<Arc<Board>>) -> Result<Self, TargetError> {
         let (commands, mailbox) = mpsc::channel();
         let shared = Arc::new(Shared::new()?);
         let (ready, started) = mpsc::channel();
@@ -156,7 +172,7 @@ impl WorkerHandle {
             .name(format!("nvmet-w{index}"))
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || start(&config, mailbox, shared, &ready)
+                move || start(&config, mailbox, shared, board.map(|board| (board, index)), &ready)
             })
             .map_err(|e| TargetError::system("start a worker thread", e))?;
         started.recv().unwrap_or_else(|_| {
@@ -210,9 +226,10 @@ fn start(
     config: &WorkerConfig,
     mailbox: Receiver<Command>,
     shared: Arc<Shared>,
+    peers: Option<(Arc<Board>, usize)>,
     ready: &Sender<Result<(), TargetError>>,
 ) {
-    match crate::thread::prepare(config.cpu).and_then(|()| Worker::new(mailbox, shared, config.wait)) {
+    match crate::thread::prepare(config.cpu).and_then(|()| Worker::new(mailbox, shared, config.wait, peers)) {
         Ok(mut worker) => {
             // The receiver waits for exactly this message.
             let _ = ready.send(Ok(()));
@@ -236,18 +253,29 @@ impl WorkerPool {
     ///
     /// [`TargetError::System`] if a thread cannot be started or pinned.
     pub fn start(configs: Vec<WorkerConfig>) -> Result<Self, TargetError> {
+        // One worker alone has nobody to compare with.
+        let board = (configs.len() > 1).then(|| Arc::new(Board::new(configs.len())));
         let workers = configs
             .into_iter()
             .enumerate()
-            .map(|(index, config)| WorkerHandle::spawn(index, config))
+            .map(|(index, config)| WorkerHandle::spawn(index, config, board.clone()))
             .collect::<Result<_, _>>()?;
         Ok(Self { workers })
     }
 
-    /// The worker that runs completion queue `cqid` of controller `key`. Neighbouring queues go to different workers.
+    /// A worker by its index.
+    pub fn get(&self, index: usize) -> Option<&WorkerHandle> {
+        self.workers.get(index)
+    }
+
+    /// The worker that completion queue `cqid` of controller `key` begins with. Neighbouring queues go to different ones.
     pub fn for_queue(&self, key: u64, cqid: u16) -> &WorkerHandle {
-        let index = (key + u64::from(cqid)) % self.workers.len() as u64;
-        &self.workers[index as usize]
+        &self.workers[self.place(key, cqid)]
+    }
+
+    /// The index of [`for_queue`](Self::for_queue).
+    pub fn place(&self, key: u64, cqid: u16) -> usize {
+        ((key + u64::from(cqid)) % self.workers.len() as u64) as usize
     }
 
     /// All workers.

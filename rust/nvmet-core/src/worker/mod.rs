@@ -4,6 +4,7 @@
 //! nothing in them is shared. The control thread talks to a worker by [`Command`] and is answered by [`Event`] through
 //! the controller's [`Link`]. Knows threads; must not know registers, admin commands or vfio-user.
 
+mod balance;
 mod batch;
 mod commands;
 mod controllers;
@@ -13,6 +14,7 @@ mod inflight;
 mod link;
 mod local;
 mod mailbox;
+mod moves;
 mod namespaces;
 mod orders;
 mod pace;

@@ -44,6 +44,17 @@ impl Worker {
             Command::Abort { key, sqid, cid, token } => self.abort(key, sqid, cid, token),
             Command::Flush { key } => self.flush(key),
             Command::Quiesce { key } => self.quiesce(key),
+            Command::Release { key, cqid } => {
+                // Else it went with a reset, which ended the move, too.
+                if let Some(at) = self.find(key) {
+                    self.release(at, cqid);
+                }
+            }
+            Command::Keep { key, cqid } => {
+                if let Some(group) = self.find(key).and_then(|at| self.group_of_cq(at, cqid)) {
+                    self.keep(group);
+                }
+            }
             Command::Rung { key, cqid } => self.rung(key, cqid),
             Command::Refresh { key } => {
                 if let Some(at) = self.find(key) {
@@ -62,13 +73,13 @@ impl Worker {
             .position(|slot| slot.as_ref().is_some_and(|slot| slot.link.key == key && !slot.quiescing))
     }
 
-    fn tell(&self, controller: usize, event: Event) {
+    pub(super) fn tell(&self, controller: usize, event: Event) {
         if let Some(slot) = self.controllers[controller].as_ref() {
             slot.link.tell(event);
         }
     }
 
-    fn group_of_cq(&self, controller: usize, cqid: u16) -> Option<usize> {
+    pub(super) fn group_of_cq(&self, controller: usize, cqid: u16) -> Option<usize> {
         self.controllers[controller].as_ref()?.group(cqid)
     }
 
@@ -153,11 +164,12 @@ impl Worker {
         self.tell(at, Event::CqRemoved { cqid });
     }
 
-    fn drop_group(&mut self, at: usize) {
+    pub(super) fn drop_group(&mut self, at: usize) {
         let Some(group) = self.groups[at].take() else { return };
         if let Some(controller) = self.controllers[group.controller].as_mut() {
             controller.set_group(group.cq.state().cqid, None);
         }
+        self.leaving -= u32::from(group.leaving.is_some());
         // Whoever takes the index has its own place in the lists.
         self.active.retain(|&other| other != at);
         self.posted.retain(|&other| other != at);

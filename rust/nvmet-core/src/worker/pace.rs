@@ -38,21 +38,30 @@ pub struct Pace {
     mode: WaitMode,
     /// The gap that is expected, from those of the past.
     expected: Duration,
+    /// All gaps together.
+    idle: Duration,
     idle_since: Option<Instant>,
     turns: u32,
 }
 
 impl Pace {
     pub fn new(mode: WaitMode) -> Self {
-        Self { mode, expected: Duration::ZERO, idle_since: None, turns: 0 }
+        Self { mode, expected: Duration::ZERO, idle: Duration::ZERO, idle_since: None, turns: 0 }
     }
 
     /// After a turn with work.
     pub fn worked(&mut self, now: impl FnOnce() -> Instant) {
         self.turns = 0;
         if let Some(since) = self.idle_since.take() {
-            self.learn(now().saturating_duration_since(since));
+            let gap = now().saturating_duration_since(since);
+            self.idle += gap;
+            self.learn(gap);
         }
+    }
+
+    /// The time that was spent without work, up to the last turn with some.
+    pub fn idle(&self) -> Duration {
+        self.idle
     }
 
     fn learn(&mut self, gap: Duration) {
@@ -91,5 +100,73 @@ impl Pace {
         } else {
             Rest::Sleep
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets gaps of a length come until the worker has learned them; how long it spins in the next one.
+    fn learned(mode: WaitMode, gap: Duration) -> Duration {
+        let mut pace = Pace::new(mode);
+        let mut now = Instant::now();
+        for _ in 0..100 {
+            pace.rest(true, false, || now);
+            now += gap;
+            pace.worked(|| now);
+        }
+        pace.budget()
+    }
+
+    fn micros(n: u64) -> Duration {
+        Duration::from_micros(n)
+    }
+
+    #[test]
+    fn short_gaps_are_spun_over_and_long_ones_slept_over() {
+        for gap in [1, 10, 40] {
+            assert!(learned(WaitMode::Adaptive, micros(gap)) > micros(gap), "{gap}");
+        }
+        for gap in [100, 1000, 1_000_000] {
+            assert!(learned(WaitMode::Adaptive, micros(gap)) <= LEAST, "{gap}");
+        }
+    }
+
+    #[test]
+    fn one_long_gap_is_forgotten() {
+        let mut pace = Pace::new(WaitMode::Adaptive);
+        pace.learn(Duration::from_secs(10));
+        assert!(pace.budget() > micros(50).min(WORTH_SPINNING) - SLACK);
+        for _ in 0..20 {
+            pace.learn(micros(5));
+        }
+        assert!(pace.budget() >= micros(10) && pace.budget() < micros(30));
+    }
+
+    #[test]
+    fn the_modes_are_what_they_are_called() {
+        let now = Instant::now();
+        let later = |n| now + micros(n);
+        let mut event = Pace::new(WaitMode::Event);
+        assert_eq!(event.rest(true, false, || now), Rest::Sleep);
+        assert_eq!(event.rest(true, false, || now), Rest::Sleep);
+        let mut poll = Pace::new(WaitMode::Poll);
+        for n in 0..100 {
+            assert_eq!(poll.rest(true, false, || later(n * 1_000_000)), Rest::Spin);
+        }
+        assert_eq!(poll.rest(false, false, || now), Rest::Sleep, "there is nobody to poll for");
+    }
+
+    #[test]
+    fn naps_grow_with_the_gap_to_a_limit() {
+        let (mut pace, now) = (Pace::new(WaitMode::Adaptive), Instant::now());
+        let mut nap = |idle: Duration| {
+            (0..TURNS_PER_LOOK).map(|_| pace.rest(true, true, || now + idle)).find(|rest| *rest != Rest::Spin)
+        };
+        assert_eq!(nap(Duration::ZERO), None);
+        assert_eq!(nap(micros(800)), Some(Rest::Nap(micros(100))));
+        assert_eq!(nap(Duration::from_millis(16)), Some(Rest::Nap(Duration::from_millis(2))));
+        assert_eq!(nap(Duration::from_secs(9)), Some(Rest::Nap(NAP.1)));
     }
 }

@@ -10,6 +10,7 @@ use nvmet_dma::SegmentBuf;
 use nvmet_spec::command::Sqe;
 use zerocopy::FromZeros;
 
+use super::balance::{Board, Meter};
 use super::batch::BATCH;
 use super::controllers::ControllerSlot;
 use super::groups::Group;
@@ -30,7 +31,10 @@ const MAX_BYTES: usize = 64 << 20;
 /// A worker thread's state. The other files of this module say what is done with it.
 pub struct Worker {
     mailbox: Receiver<Command>,
-    pace: Pace,
+    pub(super) pace: Pace,
+    pub(super) meter: Meter,
+    /// The loads of all workers and the index of this one, if there are others.
+    pub(super) peers: Option<(Arc<Board>, usize)>,
     pub(super) shared: Arc<Shared>,
     pub(super) sleeper: Sleeper,
     pub(super) controllers: Vec<Option<ControllerSlot>>,
@@ -45,6 +49,8 @@ pub struct Worker {
     pub(super) posted: Vec<usize>,
     /// Where the round of polled groups and admin queues goes on.
     pub(super) round: usize,
+    /// Groups that are to go to another worker.
+    pub(super) leaving: u32,
     pub(super) turns: u64,
     pub(super) was_busy: bool,
     pub(super) inflight: Inflight,
@@ -61,10 +67,17 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(mailbox: Receiver<Command>, shared: Arc<Shared>, wait: WaitMode) -> Result<Self, TargetError> {
+    pub fn new(
+        mailbox: Receiver<Command>,
+        shared: Arc<Shared>,
+        wait: WaitMode,
+        peers: Option<(Arc<Board>, usize)>,
+    ) -> Result<Self, TargetError> {
         Ok(Self {
             mailbox,
             pace: Pace::new(wait),
+            meter: Meter::default(),
+            peers,
             sleeper: Sleeper::new(Arc::clone(&shared))?,
             shared,
             controllers: Vec::new(),
@@ -74,6 +87,7 @@ impl Worker {
             active: Vec::new(),
             posted: Vec::new(),
             round: 0,
+            leaving: 0,
             turns: 0,
             was_busy: false,
             inflight: Inflight::default(),
@@ -92,6 +106,7 @@ impl Worker {
         while !self.shared.stop.load(Ordering::Acquire) {
             if self.turn() {
                 self.pace.worked(Instant::now);
+                self.balance();
                 continue;
             }
             let attached = self.controllers.iter().any(Option::is_some);
@@ -124,6 +139,9 @@ impl Worker {
         busy |= std::mem::take(&mut self.completed);
         if busy {
             self.finish_turn();
+        }
+        if self.leaving > 0 {
+            busy |= self.let_groups_go();
         }
         self.was_busy = busy;
         busy
@@ -207,6 +225,9 @@ impl Worker {
         if !self.stalled.is_empty() {
             // A lock that another worker holds gives no signal when it is free.
             limit = Some(limit.map_or(STALL, |limit| limit.min(STALL)));
+        }
+        if let Some(other) = self.move_limit() {
+            limit = Some(limit.map_or(other, |limit| limit.min(other)));
         }
         self.shared.handshake.announce_sleep();
         let news = self.shared.mail.load(Ordering::Acquire)

@@ -4,6 +4,8 @@ mod backend;
 mod flow;
 mod fused;
 mod memory;
+mod moves;
 mod orders;
 mod rig;
+mod schedule;
 mod threads;

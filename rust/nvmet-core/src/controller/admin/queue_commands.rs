@@ -46,7 +46,7 @@ impl Controller {
         }
         self.clear_doorbell(state.cqid, true);
         let key = self.link.key;
-        self.pool.for_queue(key, state.cqid).send(Command::AddCq { key, state });
+        self.order(state.cqid, Command::AddCq { key, state });
         Ok(0)
     }
 
@@ -59,7 +59,7 @@ impl Controller {
         }
         self.clear_doorbell(state.sqid, false);
         let key = self.link.key;
-        self.pool.for_queue(key, state.cqid).send(Command::AddSq { key, state });
+        self.order(state.cqid, Command::AddSq { key, state });
         Ok(0)
     }
 
@@ -74,7 +74,7 @@ impl Controller {
         match self.queues.begin_delete_sq(sqe) {
             Ok((sqid, cqid)) => {
                 let key = self.link.key;
-                self.pool.for_queue(key, cqid).send(Command::RemoveSq { key, sqid });
+                self.order(cqid, Command::RemoveSq { key, sqid });
                 Answer::Later(Waiting::SqRemoved(sqid))
             }
             Err(status) => Answer::Now(Err(status)),
@@ -85,7 +85,7 @@ impl Controller {
         match self.queues.begin_delete_cq(sqe) {
             Ok(cqid) => {
                 let key = self.link.key;
-                self.pool.for_queue(key, cqid).send(Command::RemoveCq { key, cqid });
+                self.order(cqid, Command::RemoveCq { key, cqid });
                 Answer::Later(Waiting::CqRemoved(cqid))
             }
             Err(status) => Answer::Now(Err(status)),
@@ -110,7 +110,7 @@ impl Controller {
         let token = self.admin.next_token;
         self.admin.next_token = token.wrapping_add(1);
         let key = self.link.key;
-        self.pool.for_queue(key, cqid).send(Command::Abort { key, sqid, cid, token });
+        self.order(cqid, Command::Abort { key, sqid, cid, token });
         Answer::Later(Waiting::Aborted(token))
     }
 
