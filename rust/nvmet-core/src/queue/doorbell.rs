@@ -135,12 +135,12 @@ impl Doorbells {
         }
     }
 
-    /// Asks the host not to ring before the tail of submission queue `qid` has gone round to `seen` again: its queue is
-    /// being polled. A busy host passes an EventIdx that stays where it is once a lap.
-    pub fn disarm(&self, qid: u16, seen: u32) {
+    /// Asks the host not to ring before a doorbell has gone round to `seen` again: it is being polled. A busy host passes
+    /// an EventIdx that stays where it is once a lap.
+    pub fn disarm(&self, qid: u16, completion: bool, seen: u32) {
         if let Source::Shadow(shadow) = &self.source {
             let behind = seen.wrapping_sub(1) & 0xffff;
-            let _ = shadow.event_idx.store_u32(index(qid, false) * 4, behind);
+            let _ = shadow.event_idx.store_u32(index(qid, completion) * 4, behind);
         }
     }
 

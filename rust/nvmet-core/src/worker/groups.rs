@@ -8,6 +8,14 @@ use crate::queue::{
     CompletionQueue, CompletionQueueState, Doorbells, InvalidDoorbell, SubmissionQueue, SubmissionQueueState,
 };
 
+/// Whether EventIdx, written when a doorbell had the value `told`, has to be moved on now that it went from `old` to `new`:
+/// the host rings when it comes round to it. It does not before the next look if that is as far as half a lap, and as
+/// twice the last step.
+fn comes_round(entries: u32, told: u32, old: u32, new: u32) -> bool {
+    let distance = |from, to| if to >= from { to - from } else { to + entries - from };
+    distance(told, new) + 2 * distance(old, new) > entries / 2
+}
+
 /// A submission queue of a group.
 #[derive(Debug)]
 pub struct Submission {
@@ -20,7 +28,7 @@ pub struct Submission {
     /// Commands that the host wants aborted and that are still in the ring: identifier and token.
     pub aborts: Vec<(u16, u32)>,
     bad_tail: Option<u32>,
-    /// The tail at which EventIdx was written last: a host that goes on from there rings once a lap.
+    /// The tail at which EventIdx was written last.
     told_at: u32,
 }
 
@@ -66,12 +74,15 @@ pub struct Group {
     /// It is in the worker's list of those that have posted.
     pub listed: bool,
     bad_head: Option<u32>,
+    /// The head at which EventIdx was written last.
+    told_at: u32,
 }
 
 impl Group {
     pub fn new(controller: usize, state: CompletionQueueState) -> Self {
         Self {
             controller,
+            told_at: state.head,
             cq: CompletionQueue::new(state),
             sqs: Vec::new(),
             parked: false,
@@ -110,10 +121,19 @@ impl Group {
 
     /// Reads the head doorbell. An invalid value is reported once and changes nothing.
     pub fn read_head(&mut self, doorbells: &Doorbells) -> Option<InvalidDoorbell> {
-        let cqid = self.cq.state().cqid;
+        let state = self.cq.state();
+        let (cqid, entries, before) = (state.cqid, state.entries, state.head);
         let head = doorbells.cq_head(cqid)?;
+        if head == before {
+            self.bad_head = None;
+            return None;
+        }
         if self.cq.set_head(head) {
             self.bad_head = None;
+            if comes_round(entries, self.told_at, before, head) {
+                doorbells.disarm(cqid, true, head);
+                self.told_at = head;
+            }
             return None;
         }
         let invalid = InvalidDoorbell::Value { qid: cqid, completion: true, value: head };
@@ -124,16 +144,16 @@ impl Group {
     pub fn read_tail(&mut self, sq: usize, doorbells: &Doorbells) -> Option<InvalidDoorbell> {
         let sq = self.sqs.get_mut(sq)?.as_mut()?;
         let state = sq.queue.state();
-        let (sqid, entries) = (state.sqid, state.entries);
+        let (sqid, entries, before) = (state.sqid, state.entries, state.tail);
         let tail = doorbells.sq_tail(sqid)?;
-        if tail == state.tail {
+        if tail == before {
+            sq.bad_tail = None;
             return None;
         }
         if sq.queue.set_tail(tail) {
             sq.bad_tail = None;
-            let passed = if tail >= sq.told_at { tail - sq.told_at } else { tail + entries - sq.told_at };
-            if passed > entries / 2 {
-                doorbells.disarm(sqid, tail);
+            if comes_round(entries, sq.told_at, before, tail) {
+                doorbells.disarm(sqid, false, tail);
                 sq.told_at = tail;
             }
             return None;
@@ -150,8 +170,8 @@ impl Group {
         }
         if self.parked {
             // The index lags the tail: any entry that the host consumes rings.
-            let seen = self.bad_head.unwrap_or(self.cq.state().head);
-            doorbells.arm(self.cq.state().cqid, true, seen);
+            self.told_at = self.bad_head.unwrap_or(self.cq.state().head);
+            doorbells.arm(self.cq.state().cqid, true, self.told_at);
         }
     }
 
@@ -159,7 +179,7 @@ impl Group {
     pub fn disarm(&mut self, doorbells: &Doorbells) {
         for sq in self.sqs.iter_mut().flatten() {
             sq.told_at = sq.seen();
-            doorbells.disarm(sq.queue.state().sqid, sq.told_at);
+            doorbells.disarm(sq.queue.state().sqid, false, sq.told_at);
         }
     }
 

@@ -68,13 +68,19 @@ fn a_busy_host_does_not_ring_once_a_lap() {
     let set = rig.guest.set_shadow();
     rig.obey(set);
     let mut rung = 0;
-    for _ in 0..1000 {
-        rig.put(read(1));
-        rung += u32::from(rig.guest.ring(&mut rig.sq));
+    for round in 0..2000 {
+        for _ in 0..1 + round * 7 % 63 {
+            rig.put(read(1));
+            rung += u32::from(rig.guest.ring(&mut rig.sq));
+        }
         rig.settle();
-        rig.completions();
+        while rig.next().is_some() {
+            rung += u32::from(rig.guest.ring_cq(&mut rig.cq));
+        }
+        rig.worker.turn();
     }
-    assert!(rung <= 1, "{rung} rings");
+    // The first one, and what a sudden burst costs.
+    assert!(rung <= 20, "{rung} rings");
     let event_idx = rig.guest.memory.memory().load_u32(EVENT_IDX + 8).unwrap();
     assert_ne!(event_idx, rig.sq.tail);
 }
