@@ -1,6 +1,6 @@
 //! The NVMe controller model: PCI function, registers, queues, commands, workers, target.
 //!
-//! Modules have ranks and import only downward: `target` → `device` → `controller` → `worker` → `io`, `subsystem`,
+//! Modules have ranks and import only downward: `target` → `device` → `controller`, `placement` → `worker` → `io`, `subsystem`,
 //! `namespace` → `queue`, `pci`, `irq`, `thread` → `error`, `stats`. `docs/architecture.md` says what each may know.
 
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ pub mod io;
 pub mod irq;
 pub mod namespace;
 pub mod pci;
+mod placement;
 pub mod queue;
 pub mod stats;
 pub mod subsystem;

@@ -20,16 +20,18 @@ use crate::controller::{ControllerLimits, HostIdentity};
 use crate::device::{ClientEvent, DeviceConfig, DoorbellMode, NvmeDevice};
 use crate::error::TargetError;
 use crate::pci::PciIds;
+use crate::placement::{allowed_cpus, place};
 use crate::stats::Batch;
 use crate::subsystem::{Subsystem, SubsystemConfig};
-use crate::worker::{WaitMode, WorkerConfig, WorkerPool};
+use crate::worker::{WaitMode, WorkerPool};
 
 /// What a target is to be like.
 #[derive(Clone, Debug)]
 pub struct TargetConfig {
-    /// Worker threads, at least 1.
+    /// Worker threads, 1 to 1024.
     pub workers: u16,
-    /// CPUs that the workers are pinned to, in turn; empty: not pinned.
+    /// CPUs that the workers are pinned to, in turn: fewer than workers are shared, more stay unused (and are named
+    /// in a warning). Empty: not pinned.
     pub cpus: Vec<usize>,
     /// How the workers wait for work.
     pub wait: WaitMode,
@@ -122,19 +124,15 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts the threads.
+    /// Starts the threads. A configuration that works but not as one may think is warned of.
     ///
     /// # Errors
     ///
     /// [`TargetError::Config`] for no workers or a CPU that may not be used, [`TargetError::System`] for lack of
     /// resources.
     pub fn start(config: TargetConfig) -> Result<Self, TargetError> {
-        if config.workers == 0 || config.workers > 1024 {
-            return Err(TargetError::config("workers", config.workers, "use 1 to 1024"));
-        }
-        let mut cpus = config.cpus.iter().copied().cycle();
-        let workers =
-            (0..config.workers).map(|_| WorkerConfig { cpu: cpus.next(), wait: config.wait }).collect();
+        let (workers, oddities) = place(config.workers, &config.cpus, config.wait, &allowed_cpus()?)?;
+        oddities.iter().for_each(|oddity| tracing::warn!("{oddity}"));
         let pool = Arc::new(WorkerPool::start(workers)?);
         let signal = Arc::new(EventFd::new().map_err(|e| TargetError::system("make an eventfd", e))?);
         let reactor = Reactor::new(ReactorOptions::default());
@@ -200,7 +198,8 @@ impl Target {
         config: ControllerConfig,
     ) -> Result<ControllerId, TargetError> {
         let ControllerConfig { socket, queues, queue_size, doorbells, ids, hostnqn, hostid } = config;
-        let host = host_identity(subsystem, &socket, hostnqn, hostid)?;
+        let place = place_of(&socket);
+        let host = host_identity(subsystem, &place, hostnqn, hostid)?;
         let limits = ControllerLimits { queues, entries: queue_size };
         limits.check()?;
         ids.validate().map_err(|error| TargetError::config("pci ids", error, "choose other ones"))?;
@@ -222,7 +221,8 @@ impl Target {
             let _ = tell.send(event);
             let _ = signal.signal();
         };
-        let device = DeviceConfig { limits, ids, doorbells, host };
+        let place = String::from_utf8_lossy(&place).into_owned();
+        let device = DeviceConfig { limits, ids, doorbells, host, place };
         let (subsystem, pool) = (Arc::clone(subsystem), Arc::clone(&self.pool));
         let handle = reactor.try_add(listener, move |waker| {
             NvmeDevice::new(device, subsystem, pool, move || waker.wake(), events)
@@ -347,8 +347,12 @@ impl From<ReactorError> for TargetError {
     }
 }
 
-/// The name that an inherited socket is bound to.
-fn bound_name(fd: &OwnedFd) -> Vec<u8> {
+/// The path or the abstract name that a socket is bound to.
+fn place_of(socket: &Listen) -> Vec<u8> {
+    let fd = match socket {
+        Listen::Path(path) => return path.as_os_str().as_encoded_bytes().to_vec(),
+        Listen::Fd(fd) => fd,
+    };
     let address = fd.try_clone().map(UnixListener::from).and_then(|listener| listener.local_addr());
     let name = address.ok().and_then(|address| match address.as_pathname() {
         Some(path) => Some(path.as_os_str().as_encoded_bytes().to_vec()),
@@ -361,7 +365,7 @@ fn bound_name(fd: &OwnedFd) -> Vec<u8> {
 /// all hosts would be one to reservations.
 fn host_identity(
     subsystem: &Subsystem,
-    socket: &Listen,
+    place: &[u8],
     nqn: Option<String>,
     id: Option<[u8; 16]>,
 ) -> Result<HostIdentity, TargetError> {
@@ -369,11 +373,7 @@ fn host_identity(
         return Err(TargetError::config("hostid", "0", "use any value but zero, for example a UUID"));
     }
     let derived = || {
-        let place = match socket {
-            Listen::Path(path) => path.as_os_str().as_encoded_bytes().to_vec(),
-            Listen::Fd(fd) => bound_name(fd),
-        };
-        let name = [subsystem.nqn().as_bytes(), b"\0", &place].concat();
+        let name = [subsystem.nqn().as_bytes(), b"\0", place].concat();
         format!("nqn.2014-08.org.nvmexpress:uuid:{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, &name))
     };
     let nqn = nqn.unwrap_or_else(derived);

@@ -299,6 +299,7 @@ fn standalone() -> StandaloneDevice {
         ids: PciIds::default(),
         doorbells: DoorbellMode::Trapped,
         host: host(),
+        place: "the standalone device".to_owned(),
     };
     StandaloneDevice::new(config, subsystem, pool).unwrap()
 }

@@ -107,6 +107,7 @@ impl Guest {
             ids: PciIds::default(),
             doorbells: DoorbellMode::Trapped,
             host: HostIdentity { nqn: "nqn.2014-08.org.nvmexpress:uuid:fuzz".to_owned(), id: [1; 16] },
+            place: "the fuzzer".to_owned(),
         };
         let wake = move || {
             // A device that is woken after its end has nobody to tell.

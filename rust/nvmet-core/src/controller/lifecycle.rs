@@ -101,6 +101,7 @@ impl Controller {
         self.admin_queue = None;
         self.queues = super::QueueTable::default();
         self.moves.clear();
+        self.rings.reset();
         self.doorbells.set_shadow(None);
         self.admin.reset();
         self.phase = Phase::Resetting { waiting: self.pool.iter().len() };

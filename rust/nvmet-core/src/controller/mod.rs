@@ -9,6 +9,7 @@ mod lifecycle;
 mod moves;
 mod queues;
 mod registers;
+mod rings;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -23,6 +24,7 @@ use self::lifecycle::{Phase, Shutdown};
 use self::moves::Moves;
 use self::queues::QueueTable;
 use self::registers::Registers;
+use self::rings::RingWatch;
 use crate::error::TargetError;
 use crate::irq::Vectors;
 use crate::queue::{DOORBELL_PAGE_SIZE, Doorbells, InvalidDoorbell, register_index};
@@ -75,6 +77,7 @@ pub struct Controller {
     limits: ControllerLimits,
     pci_ids: (u16, u16),
     host: HostIdentity,
+    place: String,
     cntlid: u16,
     subsystem: Arc<Subsystem>,
     link: Arc<Link>,
@@ -91,11 +94,13 @@ pub struct Controller {
     admin_queue: Option<AdminQueue>,
     queues: QueueTable,
     moves: Moves,
+    rings: RingWatch,
     admin: AdminState,
 }
 
 impl Controller {
-    /// A controller after power on. `pci_ids` are the PCI Vendor ID and Subsystem Vendor ID. `wake` rouses the control thread to call [`poll`](Self::poll), from any thread.
+    /// A controller after power on. `pci_ids` are the PCI Vendor ID and Subsystem Vendor ID; `place` tells people which
+    /// one it is. `wake` rouses the control thread to call [`poll`](Self::poll), from any thread.
     ///
     /// # Errors
     ///
@@ -106,6 +111,7 @@ impl Controller {
         limits: ControllerLimits,
         pci_ids: (u16, u16),
         host: HostIdentity,
+        place: String,
         subsystem: Arc<Subsystem>,
         pool: Arc<WorkerPool>,
         dma: DmaHandle,
@@ -136,6 +142,7 @@ impl Controller {
             limits,
             pci_ids,
             host,
+            place,
             cntlid,
             subsystem,
             link,
@@ -149,6 +156,7 @@ impl Controller {
             admin_queue: None,
             queues: QueueTable::default(),
             moves: Moves::new(),
+            rings: RingWatch::default(),
         })
     }
 
@@ -186,9 +194,10 @@ impl Controller {
         self.link.stats.read()
     }
 
-    /// Whether a client writes doorbells through a mapping, so that no message tells of them.
-    pub fn set_polled(&mut self, polled: bool) {
+    /// Begins with a client. `polled`: it writes doorbells through a mapping, so that no message tells of them.
+    pub fn client_attached(&mut self, polled: bool) {
         self.polled = polled;
+        self.rings = RingWatch::default();
     }
 
     /// Follows the Bus Master Enable bit: without it the controller reads and writes no guest memory on its own.
@@ -243,12 +252,33 @@ impl Controller {
         }
         match self.store_doorbell(offset, data) {
             Ok(0) => self.run_admin_queue(),
-            Ok(cqid) => self.worker_of(cqid).ring(&self.link, cqid),
+            Ok(cqid) => {
+                self.worker_of(cqid).ring(&self.link, cqid);
+                self.watch_rings();
+            }
             Err(invalid) => {
                 self.invalid_doorbell(invalid);
                 // The event goes out with what the admin queue has; nothing else may come for long.
                 self.run_admin_queue();
             }
+        }
+    }
+
+    /// An I/O doorbell came as a message. A guest that goes on like that has a slow drive, and its operator a cure.
+    fn watch_rings(&mut self) {
+        // With shadow doorbells rings are rare; a client that maps doorbells has the cure and does not use it.
+        if self.polled || self.admin.shadow().is_some() {
+            return;
+        }
+        let entries = self.queues.sqs.values().map(|sq| sq.entries).max().unwrap_or(0);
+        if self.rings.rang(entries) {
+            tracing::warn!(
+                "the guest at {} rings its doorbells by message ({} times so far) and sets up no shadow doorbells: \
+                 every command costs it exits and messages; serve it with --doorbells mapped, for a worker that polls \
+                 while it is attached",
+                self.place,
+                self.rings.rings(),
+            );
         }
     }
 

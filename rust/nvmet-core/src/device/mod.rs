@@ -66,6 +66,8 @@ pub struct DeviceConfig {
     pub doorbells: DoorbellMode,
     /// Whose controller it is.
     pub host: HostIdentity,
+    /// Where it is reached, for people: what warnings call the guest by.
+    pub place: String,
 }
 
 /// What a device tells its target.
@@ -135,6 +137,7 @@ impl NvmeDevice {
             config.limits,
             ids,
             config.host,
+            config.place,
             subsystem,
             pool,
             dma.handle(),
@@ -275,7 +278,7 @@ impl Device for NvmeDevice {
             DoorbellMode::Mapped => true,
         };
         self.mapped = if wanted { self.fresh_doorbell_page() } else { None };
-        self.controller.set_polled(self.mapped.is_some());
+        self.controller.client_attached(self.mapped.is_some());
         tracing::info!(mapped_doorbells = self.mapped.is_some(), "client attached");
         (self.events)(ClientEvent::Attached);
     }
