@@ -33,7 +33,7 @@ CORE_RANKS: tuple[frozenset[str], ...] = (
     frozenset({"queue", "pci", "irq", "thread"}),
     frozenset({"io", "subsystem", "namespace"}),
     frozenset({"worker"}),
-    frozenset({"controller"}),
+    frozenset({"controller", "placement"}),
     frozenset({"device"}),
     frozenset({"target"}),
 )

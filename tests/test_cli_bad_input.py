@@ -86,7 +86,19 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "too many queues": (("run", "disk.img", "--queues", "70000"), ("--queues",)),
     "queue of one": (("run", "disk.img", "--queue-size", "1"), ("--queue-size",)),
     "doorbells": (("run", "disk.img", "--doorbells", "loud"), ("--doorbells", "loud", "trapped")),
+    "wait": (("run", "disk.img", "--wait", "long"), ("--wait", "long", "poll", "adaptive", "event")),
+    "no workers": (("run", "disk.img", "--workers", "0"), ("--workers", "0", "1024")),
+    "too many workers": (("run", "disk.img", "--workers", "1025"), ("--workers", "1025", "1024")),
+    "workers in words": (("run", "disk.img", "--workers", "two"), ("--workers", "two")),
     "cpus": (("run", "disk.img", "--cpus", "3-1"), ("--cpus", "3-1")),
+    "cpus without an end": (("run", "disk.img", "--cpus", "0-"), ("--cpus", "'0-'", "0,2-3")),
+    "cpus without a beginning": (("run", "disk.img", "--cpus", "-1"), ("--cpus", "'-1'")),
+    "cpus with a hole": (("run", "disk.img", "--cpus", "0,,1"), ("--cpus", "''")),
+    "no cpus": (("run", "disk.img", "--cpus", ""), ("--cpus", "0,2-3")),
+    "cpu in words": (("run", "disk.img", "--cpus", "zero"), ("--cpus", "zero")),
+    "cpu that no kernel has": (("run", "disk.img", "--cpus", "8192"), ("--cpus", "8192")),
+    "cpu that this machine has not": (("run", "disk.img", "--cpus", "0,8191"), ("cpus", "CPU 8191", "CPU")),
+    "cpus, before an image is made": (("run", "n.img", "--create", "1M", "--cpus", "8191"), ("CPU 8191",)),
     "pidfile directory missing": (("run", "disk.img", "--pidfile", "nowhere/pid"), ("pidfile", "nowhere")),
     "pidfile is a directory": (("run", "disk.img", "--pidfile", "directory"), ("pidfile", "directory")),
     "create for memory": (("run", "ram:1G", "--create", "1G"), ("--create", "ram:1G")),
@@ -113,6 +125,49 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def test_a_request_that_cannot_be_done_is_refused_in_one_line(place: Path, case: str) -> None:
     args, says = CASES[case]
     refused(place, *args, says=says)
+
+
+def test_a_cpu_that_the_process_may_not_use_is_refused_and_those_that_it_may_are_named(place: Path) -> None:
+    ours, *others = sorted(os.sched_getaffinity(0))
+    if not others:
+        pytest.skip("this machine has one CPU for us")
+    prefix = ("taskset", "-c", str(ours))
+    refused(
+        place,
+        *("run", "disk.img", "--workers", "2", "--cpus", f"{ours},{others[0]}"),
+        says=(f"cpus: CPU {others[0]};", f"may run on CPU {ours} ", "taskset"),
+        prefix=prefix,
+    )
+    with serve("disk.img", "--cpus", str(ours), cwd=place, prefix=prefix) as server:
+        assert server.stop() == 0
+
+
+def warned(place: Path, *args: str, says: tuple[str, ...]) -> None:
+    """`nvmet-vdev run ram:1M ARGS` serves, and has one line to say that has every word of `says`, or none."""
+    with serve("ram:1M", "--socket", "s", *args, cwd=place) as server:
+        assert run("identify", "s", cwd=place).returncode == 0
+        assert server.stop() == 0
+    text = (place / "server.err").read_text()
+    assert text.count("\n") == bool(says), text
+    for word in says:
+        assert word in text, f"{word!r} is not in {text!r}"
+
+
+def test_cpus_and_workers_that_do_not_fit_together_are_told_and_served(place: Path) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    first, every = str(cpus[0]), ",".join(map(str, cpus))
+    warned(place, "--workers", "3", "--cpus", first, "--wait", "event", says=())
+    warned(place, "--workers", str(len(cpus)), "--cpus", every, says=())
+    warned(
+        place,
+        *("--workers", "2", "--cpus", first, "--wait", "poll"),
+        says=("WARN", "2 that never sleep", f"CPU {first} "),
+    )
+    crowd = str(len(cpus) + 1)
+    warned(place, "--workers", crowd, says=())
+    warned(place, "--workers", crowd, "--wait", "poll", says=("WARN", f"workers: {crowd}", "adaptive"))
+    if len(cpus) > 1:
+        warned(place, "--cpus", every, says=("WARN", "not used", f"workers to {len(cpus)}"))
 
 
 def test_an_unreadable_file_is_named(place: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from nvmet_vdev import memlock as memlock_module
 from tests.product import (
     PROGRAM,
     RAN_AS,
@@ -28,6 +29,7 @@ from tests.product import (
 )
 
 MIB = 1 << 20
+RING_ENTRIES = 1024
 
 
 def identify(path: str, cwd: Path) -> Any:
@@ -308,7 +310,17 @@ def test_an_ordinary_user_without_capabilities_serves_and_measures(home: Path, u
         result = run("bench", "s", "--verify", cwd=home, program=user.program)
         assert result.returncode == 0, result.stderr
         assert server.stop() == 0
-    assert (home / "server.err").read_text() == ""
+    assert only_the_shortage_is_told(home, user)
+
+
+def only_the_shortage_is_told(home: Path, user: OrdinaryUser) -> bool:
+    """Whether nothing but the little memory that may be locked was warned of: once, with what to do."""
+    text = (home / "server.err").read_text()
+    if not charges_rings(user, RING_ENTRIES):
+        return text == ""
+    assert text.startswith("nvmet-vdev: warning: RLIMIT_MEMLOCK is 64 KiB")
+    assert "ulimit -l" in text
+    return text.count("\n") == 1
 
 
 def test_several_files_share_the_little_memory_that_may_be_locked(home: Path, user: OrdinaryUser) -> None:
@@ -320,7 +332,30 @@ def test_several_files_share_the_little_memory_that_may_be_locked(home: Path, us
             assert result.returncode == 0, result.stderr
         assert server.stop() == 0
     # A namespace without a ring would be reported here, and so would its flush.
-    assert (home / "server.err").read_text() == ""
+    assert only_the_shortage_is_told(home, user)
+
+
+def test_enough_memory_that_may_be_locked_is_not_mentioned_and_memory_drives_want_none(home: Path) -> None:
+    for memlock, disks in (
+        (2 * memlock_module.RING_BYTES, ("d.img", "--create", "1M")),
+        (0, ("ram:1M", "null:1M")),
+    ):
+        user = ordinary_user(memlock=memlock)
+        user.give(home)
+        with serve(*disks, "--socket", "s", cwd=home, program=user.program) as server:
+            result = run("bench", "s", "--runtime", "0.1", cwd=home)
+            assert result.returncode == 0, result.stderr
+            assert server.stop() == 0
+        assert (home / "server.err").read_text() == ""
+        (home / "d.img").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(("spare", "entries"), [(0, True), (-4096, False)])
+def test_a_ring_takes_as_much_of_the_limit_as_we_say(spare: int, entries: bool) -> None:
+    user = ordinary_user(memlock=memlock_module.RING_BYTES + spare)
+    if not charges_rings(ordinary_user(memlock=0), 8):
+        pytest.skip("THIS KERNEL DOES NOT CHARGE io_uring TO RLIMIT_MEMLOCK")
+    assert charges_rings(user, RING_ENTRIES) != entries
 
 
 def test_no_memory_that_may_be_locked_is_told_at_the_start(home: Path) -> None:
@@ -328,7 +363,7 @@ def test_no_memory_that_may_be_locked_is_told_at_the_start(home: Path) -> None:
     user.give(home)
     (home / "disk.img").write_bytes(bytes(MIB))
     user.give(home / "disk.img")
-    if not charges_rings(user):
+    if not charges_rings(user, 8):
         pytest.skip("THIS KERNEL DOES NOT CHARGE io_uring TO RLIMIT_MEMLOCK")
     for args in (("disk.img",), ("new.img", "--create", "1M"), ("new.img", "disk.img", "--create", "1M")):
         result = run("run", *args, "--socket", "s", cwd=home, program=user.program, patience=30)
@@ -343,12 +378,12 @@ def test_no_memory_that_may_be_locked_is_told_at_the_start(home: Path) -> None:
         assert server.stop() == 0
 
 
-def charges_rings(user: OrdinaryUser) -> bool:
-    """Whether a ring of io_uring is refused to a user who may lock nothing."""
-    ask = """
+def charges_rings(user: OrdinaryUser, entries: int) -> bool:
+    """Whether a ring of io_uring is refused to a user who may lock too little."""
+    ask = f"""
 import ctypes, errno
 libc = ctypes.CDLL(None, use_errno=True)
-made = libc.syscall(ctypes.c_long(425), ctypes.c_uint(8), ctypes.byref((ctypes.c_uint32 * 30)()))
+made = libc.syscall(ctypes.c_long(425), ctypes.c_uint({entries}), ctypes.byref((ctypes.c_uint32 * 30)()))
 print(made < 0 and ctypes.get_errno() == errno.ENOMEM)
 """
     command = [*user.become, user.python, "-c", ask]

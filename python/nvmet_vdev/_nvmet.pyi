@@ -25,7 +25,13 @@ class DeviceError(NvmetError): ...
 
 @final
 class Target:
-    def __new__(cls, *, workers: int = 1, cpus: Sequence[int] = ...) -> Self: ...
+    def __new__(
+        cls,
+        *,
+        workers: int = 1,
+        cpus: Sequence[int] = ...,
+        wait: Literal["poll", "adaptive", "event"] | str = "adaptive",
+    ) -> Self: ...
     def add_subsystem(
         self, *, serial: str, nqn: str | None = None, model: str = ..., firmware: str | None = None
     ) -> Subsystem: ...

@@ -38,6 +38,12 @@ def complain(text: str) -> None:
     sys.stderr.flush()
 
 
+def warn(text: str) -> None:
+    """One line on standard error about what works, but not as well as it could."""
+    sys.stderr.write(f"nvmet-vdev: warning: {text}\n")
+    sys.stderr.flush()
+
+
 def fields(rows: Sequence[tuple[str, str]], indent: str = "") -> str:
     """Names and values in two columns."""
     width = max((len(name) for name, _ in rows), default=0)

@@ -11,13 +11,13 @@ from uuid import UUID
 
 import click
 
-from nvmet_vdev import Subsystem, Target, identity, pidfile, sockets, vmm
+from nvmet_vdev import Subsystem, Target, identity, memlock, pidfile, sockets, vmm
 from nvmet_vdev.cli import verbosity
 from nvmet_vdev.cli.params import CPUS, SIZE
 from nvmet_vdev.disks import memory_kind
 from nvmet_vdev.errors import UsageError
 from nvmet_vdev.notify import notify
-from nvmet_vdev.output import say
+from nvmet_vdev.output import say, warn
 from nvmet_vdev.signals import StopSignals
 
 SHUTDOWN_SECONDS = 60.0
@@ -34,6 +34,7 @@ Examples:
   nvmet-vdev run ram:1G --socket /tmp/ram.sock  a drive of memory
   nvmet-vdev run /dev/sdb data.img              two namespaces, NSID 1 and 2
   nvmet-vdev run golden.img --read-only --terminate
+  nvmet-vdev run disk.img --cpus 0 --wait poll  fast, and all of CPU 0 while in use
 
 Without --socket it is $XDG_RUNTIME_DIR/nvmet-vdev/NAME.sock, NAME being that of the
 first disk (for root /run/nvmet-vdev/, without a runtime directory /tmp/nvmet-vdev-UID/).
@@ -71,7 +72,9 @@ Serial number, NQN and UUIDs stay the same from start to start of the same disks
     type=click.Choice(["auto", "trapped", "mapped"]),
     default="auto",
     show_default=True,
-    help="How the guest rings: trapped sleeps when idle, mapped polls a shared page.",
+    help="How the guest rings. trapped: by message, rarely when it has shadow doorbells (Linux); an idle "
+    "drive sleeps. mapped: in a shared page, which is polled; for guests without shadow doorbells. "
+    "auto: trapped, or mapped for a client that cannot do without (SPDK).",
 )
 @click.option(
     "--workers",
@@ -79,9 +82,24 @@ Serial number, NQN and UUIDs stay the same from start to start of the same disks
     type=click.IntRange(1, 1024),
     default=1,
     show_default=True,
-    help="Worker threads.",
+    help="Worker threads; the queues are spread over them.",
 )
-@click.option("--cpus", metavar="LIST", type=CPUS, default=(), help="Pin the workers to these CPUs: 0,2-3.")
+@click.option(
+    "--cpus",
+    metavar="LIST",
+    type=CPUS,
+    default=(),
+    help="Pin the workers to these CPUs, one each, in turn when there are fewer: 0,2-3.",
+)
+@click.option(
+    "--wait",
+    type=click.Choice(["poll", "adaptive", "event"]),
+    default="adaptive",
+    show_default=True,
+    help="What a worker does that has nothing to do. adaptive: looks again for a moment, then sleeps; an "
+    "idle drive costs nothing. event: sleeps at once; the least CPU time, and a wake-up for every pause. "
+    "poll: never sleeps while a client is attached; the shortest latency, and all of a CPU per worker.",
+)
 @click.option("--pidfile", "pid_path", metavar="F", help="Write the process id here, once ready.")
 @click.option("--terminate", is_flag=True, help="Exit when the client leaves.")
 @verbosity.option
@@ -98,6 +116,7 @@ def command(
     doorbells: str,
     workers: int,
     cpus: tuple[int, ...],
+    wait: str,
     pid_path: str | None,
     terminate: bool,
 ) -> None:
@@ -122,7 +141,7 @@ def command(
     _check_create(disks, create)
     names = identity.derive(list(disks), path)
 
-    with StopSignals() as signals, Target(workers=workers, cpus=list(cpus)) as target:
+    with StopSignals() as signals, Target(workers=workers, cpus=cpus, wait=wait) as target:
         subsystem = target.add_subsystem(nqn=names.nqn, serial=serial if serial is not None else names.serial)
         with contextlib.ExitStack() as cleanup:
             _add_namespaces(
@@ -144,6 +163,9 @@ def command(
             )
             # All of it worked: the new images stay.
             cleanup.pop_all()
+        files = sum(not memory_kind(disk) for disk in disks)
+        if (shortage := memlock.shortage(files * workers)) is not None:
+            warn(shortage)
         with pidfile.written(pid_file):
             _announce(str(path))
             _serve(target, signals, terminate)

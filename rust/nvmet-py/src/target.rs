@@ -16,6 +16,7 @@ use nvmet_core::{
     namespace::{NamespaceConfig, NamespaceIds},
     subsystem::SubsystemConfig,
     target::{ControllerConfig, Event, Listen, TargetConfig},
+    worker::WaitMode,
 };
 use nvmet_dma::inherited;
 use pyo3::{prelude::*, types::PyAny};
@@ -27,8 +28,11 @@ const MODEL: &str = "nvmet-vdev";
 
 /// A running target: its threads, its subsystems and the sockets that their controllers are reached by.
 ///
-/// A context manager: it shuts down at the end of the block. `workers` threads carry the data; they are pinned to
-/// `cpus` in turn when there are any.
+/// A context manager: it shuts down at the end of the block. `workers` threads, 1 to 1024, carry the data; with `cpus`
+/// they are pinned to these in turn. `wait` says how they wait for work: "adaptive" looks again for a while and then
+/// sleeps, "event" sleeps at once, "poll" never sleeps while a client is attached and takes all of a CPU for each
+/// worker. What works, but not as one may think (CPUs that no worker uses, more polling workers than CPUs), is logged
+/// as a warning: see `init_logging`.
 #[pyclass(frozen, module = "nvmet_vdev._nvmet")]
 pub struct Target {
     inner: nvmet_core::target::Target,
@@ -37,11 +41,17 @@ pub struct Target {
 #[pymethods]
 impl Target {
     #[new]
-    #[pyo3(signature = (*, workers = 1, cpus = Vec::new()))]
-    fn new(py: Python<'_>, workers: u16, cpus: Vec<usize>) -> PyResult<Self> {
-        let inner = py.detach(|| {
-            nvmet_core::target::Target::start(TargetConfig { workers, cpus, ..Default::default() })
-        });
+    #[pyo3(signature = (*, workers = 1, cpus = Vec::new(), wait = "adaptive"))]
+    fn new(py: Python<'_>, workers: u32, cpus: Vec<usize>, wait: &str) -> PyResult<Self> {
+        let wait = match wait {
+            "poll" => WaitMode::Poll,
+            "adaptive" => WaitMode::Adaptive,
+            "event" => WaitMode::Event,
+            other => return Err(error::config(format!("wait: {other:?}; use poll, adaptive or event"))),
+        };
+        let workers = u16::try_from(workers)
+            .map_err(|_| error::config(format!("workers: {workers}; use 1 to 1024")))?;
+        let inner = py.detach(|| nvmet_core::target::Target::start(TargetConfig { workers, cpus, wait }));
         Ok(Self { inner: inner.map_err(error::target)? })
     }
 
@@ -64,7 +74,7 @@ impl Target {
     /// Makes a controller of `subsystem` and listens for its client; returns a number that names it in events.
     ///
     /// Either `socket` is a path at which a socket is made, mode 0600, or `fd` is a socket that listens already; it is
-    /// duplicated. `doorbells` is "auto", "trapped" or "mapped".
+    /// duplicated. `doorbells` is "auto", "trapped" or "mapped", for this controller alone.
     #[pyo3(signature = (subsystem, *, socket = None, fd = None, queues = 64, queue_size = 1024, doorbells = "auto"))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python method")]
     fn listen(
