@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -29,7 +31,6 @@ from tests.product import (
 )
 
 MIB = 1 << 20
-RING_ENTRIES = 1024
 
 
 def identify(path: str, cwd: Path) -> Any:
@@ -314,9 +315,9 @@ def test_an_ordinary_user_without_capabilities_serves_and_measures(home: Path, u
 
 
 def only_the_shortage_is_told(home: Path, user: OrdinaryUser) -> bool:
-    """Whether nothing but the little memory that may be locked was warned of: once, with what to do."""
+    """Whether nothing was told but that little memory may be locked: once, with what to do."""
     text = (home / "server.err").read_text()
-    if not charges_rings(user, RING_ENTRIES):
+    if not charges_rings(user):
         return text == ""
     assert text.startswith("nvmet-vdev: warning: RLIMIT_MEMLOCK is 64 KiB")
     assert "ulimit -l" in text
@@ -350,12 +351,35 @@ def test_enough_memory_that_may_be_locked_is_not_mentioned_and_memory_drives_wan
         (home / "d.img").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize(("spare", "entries"), [(0, True), (-4096, False)])
-def test_a_ring_takes_as_much_of_the_limit_as_we_say(spare: int, entries: bool) -> None:
+@pytest.mark.parametrize("spare", [0, -4096])
+def test_rings_are_small_if_and_only_if_that_is_told(home: Path, spare: int) -> None:
     user = ordinary_user(memlock=memlock_module.RING_BYTES + spare)
-    if not charges_rings(ordinary_user(memlock=0), 8):
+    user.give(home)
+    if not charges_rings(user):
         pytest.skip("THIS KERNEL DOES NOT CHARGE io_uring TO RLIMIT_MEMLOCK")
-    assert charges_rings(user, RING_ENTRIES) != entries
+    with serve("d.img", "--create", "1M", "--socket", "s", cwd=home, program=user.program) as server:
+        load = subprocess.Popen(
+            [PROGRAM, "bench", "s", "--runtime", "600"], cwd=home, stdout=subprocess.DEVNULL
+        )
+        try:
+            wait_until(lambda: ring_entries(server.process.pid), "a ring for the disk")
+            entries = ring_entries(server.process.pid)
+        finally:
+            load.kill()
+            load.wait()
+        assert server.stop() == 0
+    told = (home / "server.err").read_text()
+    assert (entries == [64]) == ("RLIMIT_MEMLOCK" in told) == bool(spare), (entries, told)
+
+
+def ring_entries(pid: int) -> list[int]:
+    """Submission queue entries of the process's rings."""
+    found = []
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            mask = re.search(r"^SqMask:\s*(\w+)$", info.read_text(), re.MULTILINE)
+            found += [int(mask[1], 16) + 1] if mask else []
+    return found
 
 
 def test_no_memory_that_may_be_locked_is_told_at_the_start(home: Path) -> None:
@@ -363,7 +387,7 @@ def test_no_memory_that_may_be_locked_is_told_at_the_start(home: Path) -> None:
     user.give(home)
     (home / "disk.img").write_bytes(bytes(MIB))
     user.give(home / "disk.img")
-    if not charges_rings(user, 8):
+    if not charges_rings(user):
         pytest.skip("THIS KERNEL DOES NOT CHARGE io_uring TO RLIMIT_MEMLOCK")
     for args in (("disk.img",), ("new.img", "--create", "1M"), ("new.img", "disk.img", "--create", "1M")):
         result = run("run", *args, "--socket", "s", cwd=home, program=user.program, patience=30)
@@ -378,12 +402,12 @@ def test_no_memory_that_may_be_locked_is_told_at_the_start(home: Path) -> None:
         assert server.stop() == 0
 
 
-def charges_rings(user: OrdinaryUser, entries: int) -> bool:
-    """Whether a ring of io_uring is refused to a user who may lock too little."""
-    ask = f"""
+def charges_rings(user: OrdinaryUser) -> bool:
+    """Whether a large ring of io_uring is refused to a user who may lock little."""
+    ask = """
 import ctypes, errno
 libc = ctypes.CDLL(None, use_errno=True)
-made = libc.syscall(ctypes.c_long(425), ctypes.c_uint({entries}), ctypes.byref((ctypes.c_uint32 * 30)()))
+made = libc.syscall(ctypes.c_long(425), ctypes.c_uint(32768), ctypes.byref((ctypes.c_uint32 * 30)()))
 print(made < 0 and ctypes.get_errno() == errno.ENOMEM)
 """
     command = [*user.become, user.python, "-c", ask]
