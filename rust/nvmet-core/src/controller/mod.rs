@@ -270,8 +270,7 @@ impl Controller {
         if self.polled || self.admin.shadow().is_some() {
             return;
         }
-        let entries = self.queues.sqs.values().map(|sq| sq.entries).max().unwrap_or(0);
-        if self.rings.rang(entries) {
+        if self.rings.rang(self.queues.cqs.values().any(|cq| cq.interrupts)) {
             tracing::warn!(
                 "the guest at {} rings its doorbells by message ({} times so far) and sets up no shadow doorbells: \
                  every command costs it exits and messages; serve it with --doorbells mapped, for a worker that polls \

@@ -25,6 +25,8 @@ pub struct SqInfo {
 pub struct CqInfo {
     /// Entries.
     pub entries: u32,
+    /// It interrupts (IEN): firmware's does not.
+    pub interrupts: bool,
     /// Being deleted.
     pub deleting: bool,
     /// Index of the worker that it was moved to; None: it is where it was put first.
@@ -85,7 +87,7 @@ impl QueueTable {
         if cdw11.ien() && cdw11.iv() >= limits.vectors {
             return Err(Status::INVALID_INTERRUPT_VECTOR.with_dnr());
         }
-        self.cqs.insert(cqid, CqInfo { entries, deleting: false, worker: None });
+        self.cqs.insert(cqid, CqInfo { entries, interrupts: cdw11.ien(), deleting: false, worker: None });
         let vector = cdw11.ien().then_some(cdw11.iv());
         Ok(CompletionQueueState { cqid, entries, base: sqe.prp1, tail: 0, head: 0, phase: true, vector })
     }
