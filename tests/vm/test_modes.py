@@ -32,12 +32,12 @@ def test_fio_verifies_random_writes_however_the_workers_wait(lab: Lab, mode: str
         guest.run(f"""
             wait_namespaces 1
             fio --name=verify {common} --ioengine=libaio --rw=randwrite --bsrange=4k-64k --iodepth=32 \\
-                --size=8m --offset_increment=8m \\
+                --size=4m --offset_increment=4m \\
                 --numjobs={CPUS} --cpus_allowed=0-{CPUS - 1} --cpus_allowed_policy=split
         """)
         # Alone, one command at a time: each finds the workers asleep, or nearly.
         guest.run(
-            f"fio --name=alone {common} --ioengine=psync --rw=randwrite --bs=4k --size=1m --thinktime=2000"
+            f"fio --name=alone {common} --ioengine=psync --rw=randwrite --bs=4k --size=512k --thinktime=2000"
         )
         assert complaints(guest) == []
         # Linux has shadow doorbells, and is not called slow.
