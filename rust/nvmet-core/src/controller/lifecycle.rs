@@ -85,6 +85,7 @@ impl Controller {
                 admin: self.polled && index == 0,
             });
         }
+        self.tune_workers();
     }
 
     /// Controller Reset by CC.EN: CSTS.RDY falls when no worker holds anything of the controller.

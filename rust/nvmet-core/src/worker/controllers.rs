@@ -7,6 +7,7 @@ use nvmet_dma::{DmaReader, DoorbellPage};
 use super::link::{Event, Link};
 use super::namespaces::{NamespaceIndex, NamespaceQueues};
 use super::sleep::Sleeper;
+use super::tuning::Tuning;
 use crate::queue::{Doorbells, Shadow, register_index};
 use crate::stats::{Batch, Shard};
 use crate::subsystem::NamespaceMap;
@@ -30,6 +31,8 @@ pub struct ControllerSlot {
     pub page_size: u64,
     /// MDTS in bytes.
     pub max_transfer: u64,
+    /// What the host has set about its queues.
+    pub tuning: Tuning,
     /// Nothing wakes the worker when a doorbell is written.
     pub polled: bool,
     /// Commands that a submission queue may have fetched before the next one of its group has its turn.
@@ -63,6 +66,7 @@ impl ControllerSlot {
             index: NamespaceIndex::default(),
             page_size,
             max_transfer,
+            tuning: Tuning::DEFAULT,
             polled,
             burst: u32::MAX,
             outstanding: 0,

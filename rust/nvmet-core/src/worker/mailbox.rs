@@ -11,6 +11,7 @@ use super::balance::Board;
 use super::handshake::Handshake;
 use super::link::Link;
 use super::run::Worker;
+use super::tuning::Tuning;
 use crate::error::TargetError;
 use crate::queue::{CompletionQueueState, SubmissionQueueState};
 
@@ -80,6 +81,13 @@ pub enum Command {
         doorbells: u64,
         /// Address of the EventIdx buffer.
         event_idx: u64,
+    },
+    /// Treat the queues of a controller so from now on.
+    Tune {
+        /// The controller.
+        key: u64,
+        /// How.
+        tuning: Tuning,
     },
     /// Abort a command; answered by [`Event::Aborted`](super::Event::Aborted).
     Abort {

@@ -11,6 +11,7 @@ mod controllers;
 mod groups;
 mod handshake;
 mod inflight;
+mod interrupts;
 mod link;
 mod local;
 mod mailbox;
@@ -23,7 +24,9 @@ mod schedule;
 mod sleep;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
 pub use link::{CommandFailure, Event, Link};
 pub use local::LocalWorker;
 pub use mailbox::{Command, WaitMode, WorkerConfig, WorkerHandle, WorkerPool};
+pub use tuning::{Coalescing, Tuning, VectorSet};

@@ -10,6 +10,7 @@ use super::inflight::{Entry, Origin};
 use super::link::Event;
 use super::mailbox::Command;
 use super::run::Worker;
+use super::tuning::Tuning;
 use crate::io::decode::IoCommand;
 use crate::io::execute::operation_tag;
 use crate::queue::{CompletionQueueState, SubmissionQueueState};
@@ -41,6 +42,7 @@ impl Worker {
                     self.activate_controller(at);
                 }
             }
+            Command::Tune { key, tuning } => self.tune(key, tuning),
             Command::Abort { key, sqid, cid, token } => self.abort(key, sqid, cid, token),
             Command::Flush { key } => self.flush(key),
             Command::Quiesce { key } => self.quiesce(key),
@@ -120,6 +122,13 @@ impl Worker {
         controller.set_group(state.cqid, Some(free));
         self.groups[free] = Some(group);
         self.activate(free);
+    }
+
+    fn tune(&mut self, key: u64, tuning: Tuning) {
+        let Some(at) = self.find(key) else { return };
+        if let Some(controller) = self.controllers[at].as_mut() {
+            controller.tuning = tuning;
+        }
     }
 
     fn add_sq(&mut self, key: u64, state: SubmissionQueueState) {

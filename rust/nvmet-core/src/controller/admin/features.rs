@@ -4,7 +4,7 @@
 //! Plain data. Nothing is saveable, so the saved value of a feature is its default. May know limits of the controller;
 //! must not know queues, memory or how the values are put to use.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use nvmet_spec::aer::AsyncEventConfig;
@@ -17,8 +17,9 @@ use nvmet_spec::feature::{
 use nvmet_spec::status::Status;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::super::ControllerLimits;
+use super::super::{ControllerLimits, MAX_IO_QUEUES};
 use crate::namespace::MAX_NAMESPACES;
+use crate::worker::{Coalescing, Tuning, VectorSet};
 
 /// What the controller says its temperature is, in kelvins: there is no sensor, so a sane value that never changes.
 pub const TEMPERATURE: u16 = 313;
@@ -30,6 +31,11 @@ pub const CRITICAL_TEMPERATURE: u16 = 353;
 pub const KEEP_ALIVE_GRANULARITY: u32 = 100;
 /// Identify Controller RAB: commands that a worker fetches from a queue at a time, as a power of two.
 pub const ARBITRATION_BURST: u8 = 6;
+/// The Arbitration Burst without a limit.
+const NO_LIMIT: u8 = 0b111;
+
+// Every vector has its place in the set: one for each I/O queue pair and vector 0.
+const _: () = assert!(MAX_IO_QUEUES < VectorSet::LEN);
 
 /// The features that there are; Volatile Write Cache only while a namespace has one.
 const SUPPORTED: [FeatureId; 14] = [
@@ -124,7 +130,7 @@ struct Values {
     queues: NumberOfQueues,
     coalescing: InterruptCoalescing,
     /// Interrupt vectors that are not coalesced.
-    coalescing_disabled: BTreeSet<u16>,
+    coalescing_disabled: VectorSet,
     write_atomicity: WriteAtomicityNormal,
     async_events: AsyncEventConfig,
     /// Milliseconds; 0: off.
@@ -135,6 +141,10 @@ struct Values {
 impl Values {
     fn new(max_queues: u16) -> Self {
         let last = max_queues.saturating_sub(1);
+        // Coalescing is not supported for the Admin Completion Queue, which uses vector 0 (5.27.1.7). A host that has
+        // an I/O queue share this vector may turn it on for that queue.
+        let mut coalescing_disabled = VectorSet::default();
+        coalescing_disabled.set(0, true);
         Self {
             arbitration: Arbitration::new().with_ab(ARBITRATION_BURST),
             power: PowerManagement::new(),
@@ -144,8 +154,7 @@ impl Values {
             error_recovery_all: ErrorRecovery::new(),
             queues: NumberOfQueues::new().with_nsq_z(last).with_ncq_z(last),
             coalescing: InterruptCoalescing::new(),
-            // Coalescing does not apply to the Admin Completion Queue, which uses vector 0 (5.27.1.6).
-            coalescing_disabled: BTreeSet::from([0]),
+            coalescing_disabled,
             write_atomicity: WriteAtomicityNormal::new(),
             async_events: AsyncEventConfig::new(),
             keep_alive: 0,
@@ -259,11 +268,7 @@ impl Features {
             }
             FeatureId::InterruptVectorConfig => {
                 let value = self.vector(cdw11)?;
-                if value.cd() {
-                    self.current.coalescing_disabled.insert(value.iv());
-                } else {
-                    self.current.coalescing_disabled.remove(&value.iv());
-                }
+                self.current.coalescing_disabled.set(value.iv(), value.cd());
             }
             FeatureId::WriteAtomicityNormal => {
                 let value = WriteAtomicityNormal::from_bits(cdw11);
@@ -421,7 +426,7 @@ impl Features {
             FeatureId::InterruptCoalescing => values.coalescing.into_bits(),
             FeatureId::InterruptVectorConfig => {
                 let iv = self.vector(cdw11)?.iv();
-                let disabled = values.coalescing_disabled.contains(&iv);
+                let disabled = values.coalescing_disabled.contains(iv);
                 InterruptVectorConfig::new().with_iv(iv).with_cd(disabled).into_bits()
             }
             FeatureId::WriteAtomicityNormal => values.write_atomicity.into_bits(),
@@ -442,6 +447,18 @@ impl Features {
     pub fn queues(&self) -> (u16, u16) {
         // The limit is below 65536, and so is what was allocated.
         (self.current.queues.nsq() as u16, self.current.queues.ncq() as u16)
+    }
+
+    /// Arbitration, Interrupt Coalescing and Interrupt Vector Configuration, as workers apply them (5.27.1.1, 5.27.1.6,
+    /// 5.27.1.7).
+    pub fn tuning(&self) -> Tuning {
+        let burst = self.current.arbitration.ab();
+        let coalescing = self.current.coalescing;
+        Tuning {
+            arbitration_burst: if burst == NO_LIMIT { u32::MAX } else { 1 << burst },
+            coalescing: Coalescing::new(coalescing.thr(), coalescing.time()),
+            uncoalesced: self.current.coalescing_disabled,
+        }
     }
 
     /// The events that the host wants to hear of.

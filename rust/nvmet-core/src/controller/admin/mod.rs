@@ -34,6 +34,7 @@ use crate::io::dma_status;
 use crate::io::execute::{Context, map_data};
 use crate::queue::InvalidDoorbell;
 use crate::subsystem::NamespaceMap;
+use crate::worker::{Command, Tuning};
 
 /// How an admin command is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,11 @@ impl AdminState {
     /// The controller was enabled.
     pub fn enabled(&mut self) {
         self.restart_keep_alive();
+    }
+
+    /// What workers have to know of the features.
+    pub fn tuning(&self) -> Tuning {
+        self.features.tuning()
     }
 
     /// Controller Level Reset.
@@ -275,9 +281,20 @@ impl Controller {
             Ok(FeatureId::TemperatureThreshold | FeatureId::AsyncEventConfig) => {
                 self.admin.check_temperature()
             }
+            Ok(
+                FeatureId::Arbitration | FeatureId::InterruptCoalescing | FeatureId::InterruptVectorConfig,
+            ) => self.tune_workers(),
             _ => {}
         }
         Ok(dw0)
+    }
+
+    /// Tells every worker what the features are that it applies.
+    pub(super) fn tune_workers(&self) {
+        let (key, tuning) = (self.link.key, self.admin.tuning());
+        for worker in self.pool.iter() {
+            worker.send(Command::Tune { key, tuning });
+        }
     }
 
     /// Copies `data` to where the command's PRPs point.

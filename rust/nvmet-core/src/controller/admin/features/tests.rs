@@ -149,6 +149,43 @@ fn vectors_are_configured_one_by_one_up_to_the_last() {
 }
 
 #[test]
+fn workers_are_told_of_what_was_set_and_reset() {
+    let mut features = features();
+    let fresh = features.tuning();
+    assert_eq!((fresh.arbitration_burst, fresh.coalescing), (1 << ARBITRATION_BURST, None));
+    assert!(fresh.uncoalesced.contains(0) && (1..=8).all(|vector| !fresh.uncoalesced.contains(vector)));
+    for burst in 0..8 {
+        features.set(request(FeatureId::Arbitration, 0x0102_0300 | burst), NOW).unwrap();
+        let expected = if burst == 7 { u32::MAX } else { 1 << burst };
+        assert_eq!(features.tuning().arbitration_burst, expected);
+    }
+    // (THR, 0's based; TIME): a cleared one turns it off (5.27.1.6).
+    let coalescing = |threshold, time| Some(Coalescing { threshold, time });
+    for ((thr_z, time), expected) in [
+        ((0, 0), None),
+        ((0, 10), None),
+        ((10, 0), None),
+        ((1, 1), coalescing(2, 100_000)),
+        ((255, 255), coalescing(256, 25_500_000)),
+    ] {
+        features.set(request(FeatureId::InterruptCoalescing, time << 8 | thr_z), NOW).unwrap();
+        assert_eq!(features.tuning().coalescing, expected);
+        assert_eq!(get(&features, FeatureId::InterruptCoalescing, 0).dw0, time << 8 | thr_z);
+    }
+    features.set(request(FeatureId::InterruptVectorConfig, 1 << 16 | 8), NOW).unwrap();
+    features.set(request(FeatureId::InterruptVectorConfig, 0), NOW).unwrap();
+    let tuning = features.tuning();
+    assert_eq!((tuning.coalescing_of(0), tuning.coalescing_of(8)), (tuning.coalescing, None));
+    for select in [Select::Default, Select::Saved] {
+        for (fid, default) in [(1, u32::from(ARBITRATION_BURST)), (8, 0), (9, 1 << 16)] {
+            assert_eq!(features.get(fid, select, 0, 0, NOW).unwrap().dw0, default);
+        }
+    }
+    features.reset();
+    assert_eq!(features.tuning(), fresh);
+}
+
+#[test]
 fn temperature_thresholds_are_over_and_under() {
     let mut features = features();
     let select = |tmpsel, thsel| TemperatureThreshold::new().with_tmpsel(tmpsel).with_thsel(thsel);
