@@ -146,15 +146,20 @@ impl CompletionQueue {
         self.permits -= 1;
     }
 
-    /// Whether anything was posted since the last [`take_interrupt`](Self::take_interrupt).
+    /// Whether anything was posted since the last [`take_posted`](Self::take_posted).
     pub fn has_posted(&self) -> bool {
         self.posted > 0
     }
 
-    /// The vector to signal for what was posted since the last call, if any.
+    /// Entries that were written since the last call.
+    pub fn take_posted(&mut self) -> u32 {
+        std::mem::take(&mut self.posted)
+    }
+
+    /// The vector to signal for what was posted since the last call, if any: for queues of which each batch is
+    /// signalled.
     pub fn take_interrupt(&mut self) -> Option<u16> {
-        let posted = std::mem::take(&mut self.posted);
-        if posted == 0 { None } else { self.state.vector }
+        if self.take_posted() == 0 { None } else { self.state.vector }
     }
 
     /// Entries that hold completions which the host has not consumed yet.

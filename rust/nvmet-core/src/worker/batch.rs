@@ -54,7 +54,8 @@ impl Worker {
             }
         }
         // With one queue there is nothing to arbitrate.
-        let burst = if group.sqs.len() == 1 { QUOTA } else { controller.burst.clamp(1, QUOTA) };
+        let burst =
+            if group.sqs.len() == 1 { QUOTA } else { controller.tuning.arbitration_burst.clamp(1, QUOTA) };
         busy | self.serve_group(at, burst)
     }
 

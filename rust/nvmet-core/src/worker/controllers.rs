@@ -35,8 +35,6 @@ pub struct ControllerSlot {
     pub tuning: Tuning,
     /// Nothing wakes the worker when a doorbell is written.
     pub polled: bool,
-    /// Commands that a submission queue may have fetched before the next one of its group has its turn.
-    pub burst: u32,
     /// Commands in [`Inflight`](super::inflight::Inflight) that belong to the controller.
     pub outstanding: u32,
     /// All queues are gone; say when nothing is outstanding.
@@ -68,7 +66,6 @@ impl ControllerSlot {
             max_transfer,
             tuning: Tuning::DEFAULT,
             polled,
-            burst: u32::MAX,
             outstanding: 0,
             quiescing: false,
             batch: Batch::default(),

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use nvmet_dma::Snapshot;
 
+use super::interrupts::InterruptGate;
+use super::tuning::Tuning;
 use crate::queue::{
     CompletionQueue, CompletionQueueState, Doorbells, InvalidDoorbell, SubmissionQueue, SubmissionQueueState,
 };
@@ -59,6 +61,10 @@ pub struct Group {
     pub cq: CompletionQueue,
     /// The submission queues; indexes stay while a queue lives.
     pub sqs: Vec<Option<Submission>>,
+    /// Decides on its interrupt.
+    pub gate: InterruptGate,
+    /// It is in the worker's list of those whose interrupt is held back.
+    pub held: bool,
     /// Commands wait in a submission queue because the completion queue has no room.
     pub parked: bool,
     /// The submission queue that is polled first.
@@ -85,6 +91,8 @@ impl Group {
             told_at: state.head,
             cq: CompletionQueue::new(state),
             sqs: Vec::new(),
+            gate: InterruptGate::default(),
+            held: false,
             parked: false,
             first: 0,
             active: false,
@@ -94,6 +102,12 @@ impl Group {
             listed: false,
             bad_head: None,
         }
+    }
+
+    /// Follows what the host has set about its queues.
+    pub fn tune(&mut self, tuning: &Tuning) {
+        let CompletionQueueState { entries, vector, .. } = *self.cq.state();
+        self.gate.configure(vector.and_then(|vector| tuning.coalescing_of(vector)), entries - 1);
     }
 
     /// Takes a submission queue in.

@@ -95,38 +95,29 @@ impl InterruptGate {
         self.coalescing = coalescing.map(|c| Coalescing { threshold: c.threshold.min(room.max(1)), ..c });
     }
 
-    /// Whether a signal is held back: the worker has to read the head and ask in each turn.
-    pub fn holds(&self) -> bool {
-        self.owed > 0
-    }
-
     /// To be asked after a batch of `posted` completions, possibly none, of which and of earlier ones the host has left
-    /// `unconsumed` according to its head. `now` is a monotonic clock in nanoseconds.
-    pub fn decide(&mut self, posted: u32, unconsumed: u32, now: u64) -> Decision {
-        let taken = self.follow(posted, unconsumed, now);
+    /// `unconsumed` according to its head. `now` reads a monotonic clock in nanoseconds, if that is needed.
+    pub fn decide(&mut self, posted: u32, unconsumed: u32, now: impl FnOnce() -> u64) -> Decision {
+        let news = self.follow(posted, unconsumed);
         if self.owed == 0 {
             return Decision::Nothing;
         }
         if let Some(coalescing) = self.coalescing {
-            return self.coalesce(coalescing, now);
+            return self.coalesce(coalescing, news.all, now);
         }
-        let polls = self.takings >= self.needed;
         let behind = self.announced > 0 && self.respite == 0;
         self.respite = self.respite.saturating_sub(u32::from(posted > 0));
-        if !polls && !behind {
+        if !behind && !self.polls() {
             return self.signal();
         }
-        if taken > 0 && polls {
+        let now = now();
+        if news.all || news.taken && self.polls() {
             // It looks: what is left has a grace of its own.
             self.since = now;
         }
         let until = self.since.saturating_add(GRACE);
         if now < until {
             return Decision::Wait { until };
-        }
-        if polls {
-            self.takings = 0;
-            self.needed = self.needed.saturating_mul(DISTRUST).min(TAKINGS.1);
         }
         self.expiries += 1;
         if self.expiries >= EXPIRIES {
@@ -137,46 +128,64 @@ impl InterruptGate {
     }
 
     /// To be asked before a sleep, with the head as read last: guesses end here. A [`Decision::Wait`] limits the sleep.
-    pub fn before_sleep(&mut self, posted: u32, unconsumed: u32, now: u64) -> Decision {
-        self.follow(posted, unconsumed, now);
+    pub fn before_sleep(&mut self, posted: u32, unconsumed: u32, now: impl FnOnce() -> u64) -> Decision {
+        let news = self.follow(posted, unconsumed);
         match self.coalescing {
             _ if self.owed == 0 => Decision::Nothing,
-            Some(coalescing) => self.coalesce(coalescing, now),
+            Some(coalescing) => self.coalesce(coalescing, news.all, now),
             None => self.signal(),
         }
     }
 
-    /// Takes over what was posted and consumed; returns how much was consumed that no signal had announced.
-    fn follow(&mut self, posted: u32, unconsumed: u32, now: u64) -> u32 {
+    /// Takes over what was posted and consumed.
+    fn follow(&mut self, posted: u32, unconsumed: u32) -> News {
         let owed = self.owed;
         let consumed = (self.announced + owed + posted).saturating_sub(unconsumed);
         let taken = consumed.saturating_sub(self.announced);
         self.announced = self.announced.saturating_sub(consumed);
         self.owed = unconsumed.saturating_sub(self.announced);
-        if taken >= owed {
-            // None of those is left that waited before.
-            self.since = now;
-        }
         if taken > 0 {
             self.takings = self.takings.saturating_add(1).min(self.needed);
             self.expiries = 0;
         }
-        taken
+        News { taken: taken > 0, all: taken >= owed }
     }
 
-    fn coalesce(&mut self, coalescing: Coalescing, now: u64) -> Decision {
-        let until = self.since.saturating_add(coalescing.time);
-        if self.owed >= coalescing.threshold || now >= until {
+    /// Whether the host is taken to poll.
+    fn polls(&self) -> bool {
+        self.takings >= self.needed
+    }
+
+    fn coalesce(&mut self, coalescing: Coalescing, all_new: bool, now: impl FnOnce() -> u64) -> Decision {
+        if self.owed >= coalescing.threshold {
             return self.signal();
         }
-        Decision::Wait { until }
+        let now = now();
+        if all_new {
+            self.since = now;
+        }
+        let until = self.since.saturating_add(coalescing.time);
+        if now >= until { self.signal() } else { Decision::Wait { until } }
     }
 
     fn signal(&mut self) -> Decision {
+        if self.polls() {
+            // Not so: it left some behind.
+            self.takings = 0;
+            self.needed = self.needed.saturating_mul(DISTRUST).min(TAKINGS.1);
+        }
         self.announced += self.owed;
         self.owed = 0;
         Decision::Signal
     }
+}
+
+/// What has come to pass since the last question.
+struct News {
+    /// The host has taken completions that no signal had announced.
+    taken: bool,
+    /// None of those that are owed was so before.
+    all: bool,
 }
 
 #[cfg(test)]

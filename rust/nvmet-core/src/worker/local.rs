@@ -38,8 +38,13 @@ impl LocalWorker {
         }
     }
 
-    /// One turn through mail, doorbells and completions; whether there was anything to do.
+    /// One turn through mail, doorbells and completions; whether there was anything to do. If not, interrupts that are
+    /// not held back over a sleep are sent.
     pub fn turn(&mut self) -> bool {
-        self.worker.turn()
+        let busy = self.worker.turn();
+        if !busy {
+            self.worker.settle_for_sleep();
+        }
+        busy
     }
 }

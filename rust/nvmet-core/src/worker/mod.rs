@@ -8,6 +8,7 @@ mod balance;
 mod batch;
 mod commands;
 mod controllers;
+mod delivery;
 mod groups;
 mod handshake;
 mod inflight;

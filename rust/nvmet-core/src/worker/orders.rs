@@ -115,6 +115,7 @@ impl Worker {
         self.inflight.reserve(total.min(MAX_RESERVED));
         let mut group = Group::new(at, state);
         group.attach(controller.reader.snapshot());
+        group.tune(&controller.tuning);
         let free = self.groups.iter().position(Option::is_none).unwrap_or_else(|| {
             self.groups.push(None);
             self.groups.len() - 1
@@ -128,6 +129,9 @@ impl Worker {
         let Some(at) = self.find(key) else { return };
         if let Some(controller) = self.controllers[at].as_mut() {
             controller.tuning = tuning;
+        }
+        for group in self.groups.iter_mut().flatten().filter(|group| group.controller == at) {
+            group.tune(&tuning);
         }
     }
 

@@ -47,6 +47,10 @@ pub struct Worker {
     pub(super) active: Vec<usize>,
     /// Groups that have posted in this turn.
     pub(super) posted: Vec<usize>,
+    /// Groups whose interrupt is held back, and some that have none to hold any more.
+    pub(super) held: Vec<usize>,
+    /// Where times begin.
+    pub(super) started: Instant,
     /// Where the round of polled groups and admin queues goes on.
     pub(super) round: usize,
     /// Groups that are to go to another worker.
@@ -86,6 +90,8 @@ impl Worker {
             groups: Vec::new(),
             active: Vec::new(),
             posted: Vec::new(),
+            held: Vec::new(),
+            started: Instant::now(),
             round: 0,
             leaving: 0,
             turns: 0,
@@ -137,6 +143,9 @@ impl Worker {
         busy |= self.reap();
         self.retry_stalled();
         busy |= std::mem::take(&mut self.completed);
+        if !self.held.is_empty() {
+            self.ask_again();
+        }
         if busy {
             self.finish_turn();
         }
@@ -204,23 +213,23 @@ impl Worker {
     /// Signals what was posted and adds the counters up: once a turn.
     fn finish_turn(&mut self) {
         while let Some(at) = self.posted.pop() {
+            self.settle(at);
             let Some(group) = self.groups[at].as_mut() else { continue };
             group.listed = false;
             // The host will go on soon, where it has not been polled.
-            let (sleeper, owner, vector) = (!group.active, group.controller, group.cq.take_interrupt());
-            let Some(controller) = self.controllers[owner].as_mut() else { continue };
-            if let Some(vector) = vector {
-                controller.link.vectors.signal(vector);
-                controller.batch.interrupts += 1;
+            let (sleeper, owner) = (!group.active, group.controller);
+            if let Some(controller) = self.controllers[owner].as_mut() {
+                controller.publish_batch();
             }
-            controller.publish_batch();
             if sleeper {
                 self.activate(at);
             }
         }
     }
 
-    fn sleep(&mut self, mut limit: Option<Duration>) {
+    fn sleep(&mut self, limit: Option<Duration>) {
+        let held = self.settle_for_sleep();
+        let mut limit = [limit, held].into_iter().flatten().min();
         self.arm_all();
         if !self.stalled.is_empty() {
             // A lock that another worker holds gives no signal when it is free.
