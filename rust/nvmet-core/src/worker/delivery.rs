@@ -78,7 +78,9 @@ impl Worker {
         let posted = group.cq.take_posted();
         let vector = group.cq.state().vector?;
         let controller = self.controllers[group.controller].as_mut()?;
-        if controller.link.is_running()
+        // While commands are parked the head is read where they are looked at: that it has moved is news there.
+        if !group.parked
+            && controller.link.is_running()
             && let Some(invalid) = group.read_head(&controller.doorbells)
         {
             controller.link.tell(Event::InvalidDoorbell(invalid));

@@ -9,3 +9,4 @@ mod orders;
 mod rig;
 mod schedule;
 mod threads;
+mod tuning;
