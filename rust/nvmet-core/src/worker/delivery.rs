@@ -43,15 +43,19 @@ impl Worker {
         Some(Duration::from_nanos(until.saturating_sub(self.now())))
     }
 
+    /// Sends what is held back of a group that goes away.
+    pub(super) fn settle_for_good(&mut self, at: usize) {
+        if let Some(group) = self.groups[at].as_mut() {
+            group.gate.configure(None, 0);
+            self.ask(at, Before::Sleep);
+        }
+    }
+
     /// Asks for all that are held back; the earliest time at which one has to be asked again.
     fn each_held(&mut self, before: Before) -> Option<u64> {
         let (mut next, mut earliest) = (0, None);
         while let Some(&at) = self.held.get(next) {
-            let Some(group) = self.groups[at].as_ref() else {
-                self.held.swap_remove(next);
-                continue;
-            };
-            if group.listed {
+            if self.groups[at].as_ref().is_some_and(|group| group.listed) {
                 next += 1;
                 continue;
             }

@@ -86,12 +86,13 @@ pub struct Group {
 
 impl Group {
     pub fn new(controller: usize, state: CompletionQueueState) -> Self {
+        let cq = CompletionQueue::new(state);
         Self {
             controller,
             told_at: state.head,
-            cq: CompletionQueue::new(state),
+            gate: InterruptGate::new(cq.unconsumed()),
+            cq,
             sqs: Vec::new(),
-            gate: InterruptGate::default(),
             held: false,
             parked: false,
             first: 0,

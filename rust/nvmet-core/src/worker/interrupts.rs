@@ -73,11 +73,12 @@ pub struct InterruptGate {
     respite: u32,
 }
 
-impl Default for InterruptGate {
-    fn default() -> Self {
+impl InterruptGate {
+    /// For a queue with so many completions that were announced and are not consumed, without coalescing.
+    pub fn new(announced: u32) -> Self {
         Self {
             coalescing: None,
-            announced: 0,
+            announced,
             owed: 0,
             since: 0,
             takings: 0,
@@ -86,9 +87,7 @@ impl Default for InterruptGate {
             respite: 0,
         }
     }
-}
 
-impl InterruptGate {
     /// Sets Interrupt Coalescing, for a queue with room for `room` completions: more do not come together, so a higher
     /// threshold is reached when it is full. Takes effect with the next question, which the worker has to ask.
     pub fn configure(&mut self, coalescing: Option<Coalescing>, room: u32) {

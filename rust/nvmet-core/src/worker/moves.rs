@@ -67,6 +67,8 @@ impl Worker {
             let Some(deadline) = group.leaving else { continue };
             let in_flight = group.sqs.iter().flatten().any(|sq| sq.in_flight > 0);
             if !in_flight && !group.listed && group.cq.is_attached() {
+                self.settle_for_good(at);
+                let Some(group) = self.groups[at].as_ref() else { continue };
                 let (controller, cq) = (group.controller, *group.cq.state());
                 let sqs = group.sqs.iter().flatten().map(|sq| *sq.queue.state()).collect();
                 self.drop_group(at);

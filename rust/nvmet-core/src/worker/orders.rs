@@ -186,6 +186,7 @@ impl Worker {
         // Whoever takes the index has its own place in the lists.
         self.active.retain(|&other| other != at);
         self.posted.retain(|&other| other != at);
+        self.held.retain(|&other| other != at);
     }
 
     /// Ends a command early: at once if no backend has it, else as soon as the backend lets go of it.

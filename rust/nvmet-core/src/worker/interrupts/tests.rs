@@ -12,7 +12,7 @@ fn wait(until: u64) -> Decision {
 
 /// A gate whose host has been announced so many completions and consumed none.
 fn announced(count: u32) -> InterruptGate {
-    let mut gate = InterruptGate::default();
+    let mut gate = InterruptGate::new(0);
     assert_eq!(gate.decide(count, count, || 0), Decision::Signal);
     gate
 }
@@ -33,7 +33,7 @@ fn polled() -> InterruptGate {
 #[test]
 fn a_batch_has_one_signal_and_nothing_new_has_none() {
     for batch in 1..=64 {
-        let mut gate = InterruptGate::default();
+        let mut gate = InterruptGate::new(0);
         assert_eq!(gate.decide(0, 0, || 0), Decision::Nothing);
         assert_eq!(gate.decide(batch, batch, || 0), Decision::Signal);
         for now in [0, GRACE, 1_000 * GRACE] {
@@ -45,14 +45,14 @@ fn a_batch_has_one_signal_and_nothing_new_has_none() {
 
 #[test]
 fn what_was_consumed_before_the_decision_needs_no_signal() {
-    let mut gate = InterruptGate::default();
+    let mut gate = InterruptGate::new(0);
     assert_eq!(gate.decide(5, 0, || 0), Decision::Nothing);
     assert_eq!(gate.before_sleep(0, 0, || 0), Decision::Nothing);
 }
 
 #[test]
 fn a_host_with_one_command_at_a_time_never_waits() {
-    let mut gate = InterruptGate::default();
+    let mut gate = InterruptGate::new(0);
     for at in 0..100_000 {
         // It has written its head before it rings for the next command.
         assert_eq!(gate.decide(1, 1, || at * MICROSECOND), Decision::Signal);
@@ -124,7 +124,7 @@ fn a_host_that_polls_no_more_waits_for_one_grace_once() {
 
 #[test]
 fn a_host_that_writes_its_head_late_is_soon_not_taken_to_be_behind() {
-    let mut gate = InterruptGate::default();
+    let mut gate = InterruptGate::new(0);
     let (mut now, mut late, mut unconsumed) = (0, 0, 0);
     for _ in 0..10_000 {
         unconsumed += 1;
@@ -144,7 +144,7 @@ fn a_host_that_writes_its_head_late_is_soon_not_taken_to_be_behind() {
 fn coalescing_signals_at_the_threshold_or_after_the_time() {
     let time = 200 * MICROSECOND;
     let coalesced = |room| {
-        let mut gate = InterruptGate::default();
+        let mut gate = InterruptGate::new(0);
         gate.configure(Some(Coalescing { threshold: 4, time }), room);
         gate
     };
@@ -169,7 +169,7 @@ fn coalescing_signals_at_the_threshold_or_after_the_time() {
 
 #[test]
 fn coalescing_that_is_turned_off_holds_nothing_back() {
-    let mut gate = InterruptGate::default();
+    let mut gate = InterruptGate::new(0);
     gate.configure(Coalescing::new(256, 255), 63);
     assert!(matches!(gate.decide(1, 1, || 0), Decision::Wait { .. }));
     gate.configure(None, 63);
@@ -257,7 +257,7 @@ struct Worker {
 impl Worker {
     fn new(habit: Habit) -> Self {
         Self {
-            gate: InterruptGate::default(),
+            gate: InterruptGate::new(0),
             host: Host::new(habit),
             now: 0,
             until: None,
@@ -518,7 +518,7 @@ fn in_every_interleaving_with_sleep_the_host_gets_all() {
             (Habit::LateHead(2), TAKINGS.0),
             (Habit::Polls, TAKINGS.0),
         ] {
-            let mut gate = InterruptGate { takings, ..InterruptGate::default() };
+            let mut gate = InterruptGate { takings, ..InterruptGate::new(0) };
             gate.configure(coalescing, 7);
             let host = Host::new(habit);
             let world = World { gate, host, now: 0, fresh: 0, head: None, until: None, asleep: false };

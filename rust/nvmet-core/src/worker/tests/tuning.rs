@@ -2,7 +2,7 @@
 
 use super::backend::TestBackend;
 use super::rig::{Rig, read, subsystem};
-use crate::worker::{Coalescing, Command, Tuning};
+use crate::worker::{Coalescing, Command, Event, Tuning};
 
 /// Longer than any test.
 const HOUR: u64 = 3_600_000_000_000;
@@ -72,6 +72,20 @@ fn coalescing_gathers_up_to_the_threshold_also_over_a_rest() {
     assert_eq!(turn(&mut rig, 1), 0);
     tune(&mut rig, |_| {});
     assert_eq!(rig.guest.interrupts(1), 1, "what was gathered when it was turned off");
+}
+
+#[test]
+fn a_group_that_goes_to_another_worker_takes_no_interrupt_along() {
+    for coalescing in [None, Some(Coalescing { threshold: 40, time: HOUR })] {
+        let mut rig = rig();
+        tune(&mut rig, |tuning| tuning.coalescing = coalescing);
+        assert_eq!(turn(&mut rig, 2), u64::from(coalescing.is_none()));
+        assert_eq!(turn(&mut rig, 3), 0);
+        rig.worker.send(Command::Release { key: rig.guest.key(), cqid: 1 });
+        assert!(rig.worker.turn());
+        assert!(matches!(rig.guest.event(), Some(Event::Released { .. })));
+        assert_eq!(rig.guest.interrupts(1), 1);
+    }
 }
 
 #[test]
