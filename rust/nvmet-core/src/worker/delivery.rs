@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::controllers::ControllerSlot;
 use super::interrupts::Decision;
 use super::link::Event;
 use super::run::Worker;
@@ -47,7 +48,9 @@ impl Worker {
     pub(super) fn settle_for_good(&mut self, at: usize) {
         if let Some(group) = self.groups[at].as_mut() {
             group.gate.configure(None, 0);
+            let controller = group.controller;
             self.ask(at, Before::Sleep);
+            self.controllers[controller].iter_mut().for_each(ControllerSlot::publish_batch);
         }
     }
 
