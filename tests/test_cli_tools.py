@@ -59,6 +59,47 @@ def test_bench_measures_every_pattern(drive: Server, tmp_path: Path, rw: str) ->
     assert 0 < latency["p50_ns"] <= latency["p99_ns"] <= latency["p99_9_ns"] <= latency["max_ns"]
 
 
+@pytest.mark.parametrize(
+    ("served", "rung", "mode"),
+    [
+        ("trapped", "auto", "shadow"),
+        ("trapped", "trapped", "trapped"),
+        ("mapped", "auto", "mapped"),
+        ("mapped", "mapped", "mapped"),
+        ("mapped", "trapped", "trapped"),
+    ],
+)
+def test_bench_rings_as_it_is_told_and_sleeps_until_interrupts(
+    tmp_path: Path, served: str, rung: str, mode: str
+) -> None:
+    with serve("ram:16M", "--socket", "s", "--doorbells", served, cwd=tmp_path) as server:
+        for waiting in ((), ("--interrupts",)):
+            job = ("--runtime", "0.2", "--numjobs", "2", "--doorbells", rung, *waiting)
+            result = run("bench", "s", *job, "--output", "json", cwd=tmp_path)
+            assert result.returncode == 0, result.stderr
+            report = json.loads(result.stdout)
+            assert report["doorbells"] == mode
+            assert report["config"]["interrupts"] == bool(waiting)
+            assert report["summary"]["total"]["ios"] > 0
+        assert server.stop() == 0
+
+
+def test_bench_refuses_a_page_that_is_not_offered(drive: Server, tmp_path: Path) -> None:
+    result = run("bench", drive.socket, "--doorbells", "mapped", "--runtime", "0.1", cwd=tmp_path)
+    assert result.returncode != 0
+    assert "doorbells: the drive offers no page" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_bench_holds_on_after_the_load(drive: Server, tmp_path: Path) -> None:
+    result = run("bench", drive.socket, "--runtime", "0.1", "--hold", "0.5", "--output", "json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["config"]["hold"] == 0.5
+    # The time without a command is no part of the measurement.
+    assert report["summary"]["elapsed_s"] < 0.5
+
+
 def test_bench_text_reads_like_fio(drive: Server, tmp_path: Path) -> None:
     result = run("bench", drive.socket, "--runtime", "0.2", "--cpus", "0", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -86,6 +86,9 @@ class Bench:
         size: int | None = None,
         verify: bool = False,
         cpus: Sequence[int] = ...,
+        doorbells: Literal["auto", "shadow", "mapped", "trapped"] | str = "auto",
+        interrupts: bool = False,
+        hold: float = 0.0,
     ) -> Self: ...
     def wait(self, timeout: float) -> bool: ...
     def ios(self) -> int: ...

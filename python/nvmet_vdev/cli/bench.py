@@ -26,6 +26,7 @@ Examples:
   nvmet-vdev bench disk.sock
   nvmet-vdev bench disk.sock --rw randread --bs 4k --iodepth 1 --runtime 10
   nvmet-vdev bench disk.sock --rw read --bs 128k --numjobs 2 --cpus 2-3
+  nvmet-vdev bench disk.sock --doorbells trapped --interrupts
   nvmet-vdev bench disk.sock --verify --size 1G
   nvmet-vdev bench disk.sock --output json > result.json
 
@@ -68,6 +69,22 @@ Examples:
 @click.option("--size", metavar="S", type=SIZE, help="Use the first S bytes of the drive only.")
 @click.option("--verify", is_flag=True, help="Write a pattern that proves place and freshness, read it back.")
 @click.option("--cpus", metavar="LIST", type=CPUS, default=(), help="Pin the jobs to these CPUs: 0,2-3.")
+@click.option(
+    "--doorbells",
+    type=click.Choice(["auto", "shadow", "mapped", "trapped"]),
+    default="auto",
+    show_default=True,
+    help="How to ring: shadow is trapped with Doorbell Buffer Config.",
+)
+@click.option("--interrupts", is_flag=True, help="Sleep until an interrupt instead of polling.")
+@click.option(
+    "--hold",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 86400 * 30),
+    default=0.0,
+    show_default=True,
+    help="Then stay attached without a command, as an idle guest.",
+)
 @output_option
 @verbosity.option
 def command(socket: str, output: str, **job: Any) -> None:
@@ -103,6 +120,9 @@ def measure(
     size: int | None = None,
     verify: bool = False,
     cpus: tuple[int, ...] = (),
+    doorbells: str = "auto",
+    interrupts: bool = False,
+    hold: float = 0.0,
 ) -> dict[str, Any]:
     """Runs one job with a progress line and returns its report; an interrupt stops it early and cleanly."""
     load = _nvmet.Bench(
@@ -115,10 +135,13 @@ def measure(
         size=size,
         verify=verify,
         cpus=list(cpus),
+        doorbells=doorbells,
+        interrupts=interrupts,
+        hold=hold,
     )
     try:
         with Progress() as line:
-            _watch(load, line, bs, runtime)
+            _watch(load, line, bs, runtime, hold)
     except KeyboardInterrupt:
         load.cancel()
     report = json.loads(load.result())
@@ -126,13 +149,16 @@ def measure(
     return report
 
 
-def _watch(load: _nvmet.Bench, line: Progress, bs: int, runtime: float) -> None:
+def _watch(load: _nvmet.Bench, line: Progress, bs: int, runtime: float, hold: float) -> None:
     started = before = time.monotonic()
     done = 0
     while not load.wait(REFRESH_SECONDS):
         now, ios = time.monotonic(), load.ios()
         rate = (ios - done) / (now - before)
         before, done = now, ios
+        if rate == 0 and hold and now - started > runtime:
+            line.show("attached, without a command")
+            continue
         share = ios / load.goal() if load.goal() else (now - started) / runtime
         line.show(f"{min(share, 1):4.0%}  {format_count(rate)} IOPS  {format_size(rate * bs)}/s")
 
@@ -143,7 +169,7 @@ def text(report: Mapping[str, Any]) -> str:
     what = "verify" if job["verify"] else job["rw"]
     lines = [
         f"{what}: bs={format_size(job['bs'])}, iodepth={job['iodepth']}, numjobs={job['numjobs']}, "
-        f"ran {summary['elapsed_s']:.2f} s"
+        f"doorbells={report['doorbells']}, ran {summary['elapsed_s']:.2f} s"
     ]
     for direction in ("read", "write"):
         if summary[direction]["ios"]:

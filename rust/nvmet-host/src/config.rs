@@ -1,6 +1,7 @@
 //! How to attach.
 
-use std::time::Duration;
+use crate::{HostError, bench::ConfigError};
+use std::{str::FromStr, time::Duration};
 
 /// Which client the host presents itself as. A server may choose its doorbell mode by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,8 +22,50 @@ pub enum DoorbellPolicy {
     Auto,
     /// Never shadow doorbells: mapped when offered, else register writes.
     NoShadow,
+    /// Shadow doorbells, even when a page could be mapped. A controller without Doorbell Buffer Config is refused.
+    Shadow,
+    /// The mapped page. A controller that offers none is refused.
+    Mapped,
     /// Register writes only, even when a page could be mapped: what a guest's firmware does.
     Registers,
+}
+
+impl DoorbellPolicy {
+    /// Whether to shadow doorbells, given whether a page is mapped and what the controller supports.
+    ///
+    /// # Errors
+    /// [`HostError::Argument`] when the policy demands what there is not.
+    pub(crate) fn wants_shadow(self, mapped: bool, supported: bool) -> Result<bool, HostError> {
+        match self {
+            Self::Auto => Ok(supported && !mapped),
+            Self::NoShadow | Self::Registers => Ok(false),
+            Self::Shadow if supported => Ok(true),
+            Self::Shadow => Err(HostError::argument(
+                "doorbells: the drive has no Doorbell Buffer Config, so they cannot be shadowed; use auto",
+            )),
+            Self::Mapped if mapped => Ok(false),
+            Self::Mapped => Err(HostError::argument(
+                "doorbells: the drive offers no page to map; use auto, or serve it with mapped doorbells",
+            )),
+        }
+    }
+}
+
+impl FromStr for DoorbellPolicy {
+    type Err = ConfigError;
+
+    /// The words of `nvmet-vdev bench --doorbells`.
+    fn from_str(word: &str) -> Result<Self, ConfigError> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "shadow" => Ok(Self::Shadow),
+            "mapped" => Ok(Self::Mapped),
+            "trapped" => Ok(Self::Registers),
+            _ => Err(ConfigError(format!(
+                "doorbells: `{word}` is no way to ring; use auto, shadow, mapped or trapped"
+            ))),
+        }
+    }
 }
 
 /// Options of [`Drive::attach`](crate::Drive::attach).

@@ -1,7 +1,7 @@
 //! An attached controller: enable and disable, registers, admin commands, queue pairs.
 
 use crate::{
-    ControllerInfo, DoorbellPolicy, HostConfig, HostError, SqeExt,
+    ControllerInfo, HostConfig, HostError, SqeExt,
     doorbell::{Doorbell, ShadowPages},
     memory::HostMemory,
     queue::{CompletionQueue, QueuePair, SubmissionQueue},
@@ -120,8 +120,9 @@ impl Drive {
     /// What follows CSTS.RDY: identify, shadow doorbells, number of queues.
     fn set_up(&mut self) -> Result<(), HostError> {
         self.controller = self.identify_controller()?;
-        let shadow = self.config.doorbells == DoorbellPolicy::Auto && !self.transport.has_mapped_doorbells();
-        if shadow && self.controller.doorbell_buffer_config {
+        let (mapped, supported) =
+            (self.transport.has_mapped_doorbells(), self.controller.doorbell_buffer_config);
+        if self.config.doorbells.wants_shadow(mapped, supported)? {
             self.use_shadow_doorbells()?;
         }
         self.max_queues = self.set_number_of_queues(self.config.io_queues.max(1))?;

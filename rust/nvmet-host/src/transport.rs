@@ -79,8 +79,10 @@ impl Transport {
         let identity = pci::identify(&header, &path)?;
         enable_function(&mut client, &header)?;
         let doorbells = match config.doorbells {
-            DoorbellPolicy::Registers => None,
-            DoorbellPolicy::Auto | DoorbellPolicy::NoShadow => map_doorbells(&mut client)?,
+            DoorbellPolicy::Registers | DoorbellPolicy::Shadow => None,
+            DoorbellPolicy::Auto | DoorbellPolicy::NoShadow | DoorbellPolicy::Mapped => {
+                map_doorbells(&mut client)?
+            }
         };
         let interrupts = arm(&mut client, &header, config.vectors)?;
         Ok(Self { client: Mutex::new(Some(client)), identity, doorbells, interrupts })

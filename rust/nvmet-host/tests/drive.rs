@@ -263,6 +263,26 @@ fn registers_are_used_for_doorbells_when_the_policy_says_so() {
 }
 
 #[test]
+fn a_way_to_ring_that_was_demanded_is_used_or_refused() {
+    let both = Options { mapped: true, shadow: true, ..Options::default() };
+    for (word, mode) in
+        [("auto", "mapped"), ("shadow", "shadow"), ("mapped", "mapped"), ("trapped", "trapped")]
+    {
+        let mock = Mock::new(both);
+        let drive =
+            Drive::attach(&mock.path, HostConfig { doorbells: word.parse().unwrap(), ..config() }).unwrap();
+        assert_eq!(drive.doorbell_mode(), mode);
+    }
+    for policy in [DoorbellPolicy::Shadow, DoorbellPolicy::Mapped] {
+        let mock = Mock::new(Options::default());
+        let refused =
+            Drive::attach(&mock.path, HostConfig { doorbells: policy, ..config() }).unwrap_err().to_string();
+        assert!(refused.starts_with("doorbells: "), "{refused}");
+    }
+    assert!("page".parse::<DoorbellPolicy>().unwrap_err().to_string().contains("`page`"));
+}
+
+#[test]
 fn what_is_no_drive_is_named() {
     let place = tempfile::tempdir().unwrap();
     let missing = Drive::attach(place.path().join("no"), config()).unwrap_err();
@@ -432,6 +452,28 @@ fn a_cancelled_run_reports_what_was_done() {
         assert!(result.cancelled && result.summary.total.ios > 0);
         assert!(result.summary.elapsed_s < 30.0);
     });
+}
+
+#[test]
+fn a_run_that_holds_keeps_its_queues_without_a_command_until_it_is_cancelled() {
+    let mock = Mock::new(Options::default());
+    let mut drive = attach(&mock);
+    let config = BenchConfig { hold: Duration::from_secs(60), ..job() };
+    let progress = Progress::new(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while progress.ios() == 0 {
+                std::thread::yield_now();
+            }
+            progress.cancel();
+        });
+        let result = bench::run(&mut drive, &config, &progress).unwrap();
+        assert!(result.cancelled && result.summary.total.ios > 0);
+    });
+    let short = BenchConfig { hold: Duration::from_millis(300), ..job() };
+    let started = Instant::now();
+    bench::run(&mut drive, &short, &Progress::new(1)).unwrap();
+    assert!(started.elapsed() >= short.runtime + short.hold);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use std::{
 };
 
 use nvmet_host::{
-    Drive, DriveInfo, HostConfig, HostError,
-    bench::{self, BenchConfig, BenchResult, Progress, Rw},
+    DoorbellPolicy, Drive, DriveInfo, HostConfig, HostError,
+    bench::{self, BenchConfig, BenchResult, ConfigError, Progress, Rw},
 };
 use pyo3::prelude::*;
 
@@ -52,7 +52,7 @@ impl Bench {
     /// Starts a job with fio's words; `bs` and `size` in bytes, `runtime` in seconds.
     #[new]
     #[pyo3(signature = (socket, *, rw = "randread", bs = 4096, iodepth = 32, numjobs = 1, runtime = 5.0, size = None,
-        verify = false, cpus = Vec::new()))]
+        verify = false, cpus = Vec::new(), doorbells = "auto", interrupts = false, hold = 0.0))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
     fn new(
         socket: String,
@@ -64,15 +64,21 @@ impl Bench {
         size: Option<u64>,
         verify: bool,
         cpus: Vec<usize>,
+        doorbells: &str,
+        interrupts: bool,
+        hold: f64,
     ) -> PyResult<Self> {
+        let doorbells: DoorbellPolicy =
+            doorbells.parse().map_err(|error: ConfigError| error::config(error.to_string()))?;
         let config = BenchConfig {
             rw: rw.parse::<Rw>().map_err(|error| error::config(error.to_string()))?,
             // What does not fit is out of range as well: the check below names it.
             bs: u32::try_from(bs).unwrap_or(u32::MAX),
             iodepth,
             numjobs,
-            runtime: Duration::try_from_secs_f64(runtime)
-                .map_err(|_| error::config(format!("runtime: {runtime} is not a number of seconds")))?,
+            runtime: seconds("runtime", runtime)?,
+            hold: seconds("hold", hold)?,
+            interrupts,
             size,
             verify,
             cpus,
@@ -85,7 +91,7 @@ impl Bench {
         thread::Builder::new()
             .name("bench".into())
             .spawn(move || {
-                let result = Box::new(load(&socket, &config, &seen));
+                let result = Box::new(load(&socket, &config, doorbells, &seen));
                 // Nobody listens any more when Python has dropped the object.
                 let _ = sender.send(result);
             })
@@ -145,11 +151,24 @@ impl Bench {
     }
 }
 
-fn load(socket: &str, config: &BenchConfig, progress: &Progress) -> Result<BenchResult, HostError> {
+/// A time that Python gives.
+fn seconds(what: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| error::config(format!("{what}: {value} is not a number of seconds")))
+}
+
+fn load(
+    socket: &str,
+    config: &BenchConfig,
+    doorbells: DoorbellPolicy,
+    progress: &Progress,
+) -> Result<BenchResult, HostError> {
     let usual = HostConfig::default();
     // The controller grants I/O queues once; ask for what the jobs need.
     let io_queues = u16::try_from(config.numjobs).unwrap_or(u16::MAX).max(usual.io_queues);
-    let mut drive = Drive::attach(socket, HostConfig { io_queues, ..usual })?;
+    // One for each job (`check` has bounded them), and vector 0 for the admin queue.
+    let vectors = if config.interrupts { config.numjobs as u16 + 1 } else { usual.vectors };
+    let mut drive = Drive::attach(socket, HostConfig { io_queues, vectors, doorbells, ..usual })?;
     let report = bench::run(&mut drive, config, progress)?;
     drive.detach()?;
     Ok(report)

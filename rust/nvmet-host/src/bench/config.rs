@@ -118,6 +118,10 @@ pub struct BenchConfig {
     pub cpus: Vec<usize>,
     /// Wait for interrupts instead of polling.
     pub interrupts: bool,
+    /// How long to stay attached after the load, with the queues in place and without a command, as an idle guest
+    /// does. In seconds where serialised.
+    #[serde(serialize_with = "seconds")]
+    pub hold: Duration,
     /// Write a pattern over `size`, then read it all back. Destroys what is there.
     pub verify: bool,
     /// How long one command may take before the run is given up. In seconds where serialised.
@@ -139,6 +143,7 @@ impl Default for BenchConfig {
             nsid: None,
             cpus: Vec::new(),
             interrupts: false,
+            hold: Duration::ZERO,
             verify: false,
             command_timeout: Duration::from_secs(30),
         }

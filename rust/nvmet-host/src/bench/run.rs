@@ -12,11 +12,13 @@ use super::{
 use crate::{Drive, HostError, QueueConfig, memory::DmaBuffer};
 use std::{
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Entries that a queue has at least, if the drive allows it.
 const MIN_ENTRIES: u32 = 64;
+/// How often a job that holds looks whether it was told to stop.
+const HOLD_SLICE: Duration = Duration::from_millis(200);
 
 /// What a run measured.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -25,6 +27,8 @@ pub struct BenchResult {
     pub config: BenchConfig,
     /// Namespace that was used.
     pub nsid: u32,
+    /// How doorbells were rung: "shadow", "mapped" or "trapped".
+    pub doorbells: &'static str,
     /// All jobs together. In verify mode: both passes together.
     pub summary: Summary,
     /// Each job.
@@ -69,8 +73,12 @@ pub fn run(drive: &mut Drive, config: &BenchConfig, progress: &Progress) -> Resu
     };
     let mut engines = Vec::with_capacity(config.numjobs as usize);
     let prepared = prepare(drive, config, shape, depth, &mut engines);
-    let plan = Plan { config, shape, block_bytes, span, progress };
+    let doorbells = drive.doorbell_mode();
+    let plan = Plan { config, shape, doorbells, block_bytes, span, progress };
     let outcome = prepared.and_then(|()| plan.execute(&mut engines));
+    if outcome.is_ok() {
+        hold(config.hold, progress);
+    }
     let mut closed = Ok(());
     for engine in engines {
         // The memory goes after the queues: commands may still be in flight when a job failed.
@@ -136,6 +144,8 @@ impl Workload for Load {
 struct Plan<'a> {
     config: &'a BenchConfig,
     shape: Shape,
+    /// How doorbells are rung.
+    doorbells: &'static str,
     /// Bytes of a logical block.
     block_bytes: u64,
     /// Commands that it takes to cover the range of the run.
@@ -146,7 +156,7 @@ struct Plan<'a> {
 impl Plan<'_> {
     /// Runs all jobs, each on a thread of its own, and puts together what they measured.
     fn execute(&self, engines: &mut [Engine]) -> Result<BenchResult, HostError> {
-        let Self { config, shape, span, progress, .. } = *self;
+        let Self { config, shape, doorbells, span, progress, .. } = *self;
         let cpu = process_cpu_time();
         let (records, verify) = if config.verify {
             progress.set_goal(span * 2);
@@ -160,6 +170,7 @@ impl Plan<'_> {
         Ok(BenchResult {
             config: config.clone(),
             nsid: shape.nsid,
+            doorbells,
             summary: Summary::of(&records, bs),
             jobs: records.iter().map(|record| Summary::of([record], bs)).collect(),
             cpu_s: cpu.as_secs_f64(),
@@ -219,6 +230,17 @@ impl Plan<'_> {
             report.merge(found);
         }
         Ok((records, report))
+    }
+}
+
+/// Does nothing for `time`, or until the run is cancelled.
+fn hold(time: Duration, progress: &Progress) {
+    let started = Instant::now();
+    while !progress.is_cancelled() {
+        match time.checked_sub(started.elapsed()) {
+            Some(left) if !left.is_zero() => thread::sleep(left.min(HOLD_SLICE)),
+            _ => break,
+        }
     }
 }
 
