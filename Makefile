@@ -9,6 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOAK_SECONDS ?= 600
 FUZZ_CASES ?= 20000
+BENCH ?= default
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
@@ -39,7 +40,7 @@ check: build ## Formatting, lints, types, stubs, docs, architecture; benches com
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	$(BIN)/ruff check python tests benches
 	$(BIN)/ruff format --check python tests benches
-	$(BIN)/mypy python tests
+	$(BIN)/mypy python tests benches
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/stubtest nvmet_vdev
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	cargo bench --locked --no-run
@@ -50,9 +51,9 @@ model: need ## Model-check the sleep and wake hand-shake of the workers (loom)
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_TEST_DEBUG=0 cargo test --locked -p nvmet-core --lib worker::handshake
 
 .PHONY: bench
-bench: build ## Benchmarks: the parts (criterion), start-up time and memory, a drive end to end
-	@cargo bench --locked
-	@$(BIN)/python benches/startup.py
+bench: build ## Benchmarks beside fio and the floor: BENCH=quick, default, full; BENCH_ONLY=disk/ a part; writes docs/performance.md
+	@$(BIN)/python -m benches.matrix --size $(BENCH) $(if $(BENCH_ONLY),--only $(BENCH_ONLY))
+	@$(if $(BENCH_ONLY),,$(BIN)/python benches/startup.py)
 
 .PHONY: soak
 soak: build ## Load, verify and kill clients for SOAK_SECONDS (600); memory and descriptors must not grow
