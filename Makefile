@@ -53,7 +53,7 @@ model: need ## Model-check the sleep and wake hand-shake of the workers (loom)
 .PHONY: bench
 bench: build ## Benchmarks beside fio and the floor: BENCH=quick, default, full; BENCH_ONLY=disk/ a part; writes docs/performance.md
 	@$(BIN)/python -m benches.matrix --size $(BENCH) $(if $(BENCH_ONLY),--only $(BENCH_ONLY))
-	@$(if $(BENCH_ONLY),,$(BIN)/python benches/startup.py)
+	@$(if $(BENCH_ONLY)$(filter quick,$(BENCH)),,$(BIN)/python benches/startup.py)
 
 .PHONY: soak
 soak: build ## Load, verify and kill clients for SOAK_SECONDS (600); memory and descriptors must not grow

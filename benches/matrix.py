@@ -32,7 +32,9 @@ FORMAT = 1
 IMAGE_BYTES = 256 << 20
 OVERHEAD_SECONDS = 0.75
 """What a round takes beyond its time: programs start and end."""
-SPREAD = 1 << 20
+CHUNK = 1 << 20
+FAILURES = (AssertionError, BenchError, criterion.CriterionError, subprocess.TimeoutExpired)
+"""What can go wrong in a measurement; tests.product asserts that the target starts."""
 
 
 class Clock:
@@ -129,8 +131,8 @@ def images(say: Clock) -> Iterator[dict[str, Path]]:
 def _fill(path: Path) -> None:
     numbers = random.Random(SEED)  # noqa: S311 - data, no secrets
     with path.open("wb") as file:
-        for _ in range(0, IMAGE_BYTES, SPREAD):
-            file.write(numbers.randbytes(SPREAD))
+        for _ in range(0, IMAGE_BYTES, CHUNK):
+            file.write(numbers.randbytes(CHUNK))
         file.flush()
         os.fsync(file.fileno())
 
@@ -196,6 +198,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "rounds": size.rounds,
         "seconds": size.seconds,
         "groups": [],
+        "failed": [],
         "criterion": {},
         "instructions": None,
         "idle": [],
@@ -223,14 +226,24 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         idle_planned = 0.0 if only else size.idle_seconds + 15
         say = Clock(sum(planned(group, size) for group in todo) + idle_planned)
         for number, group in enumerate(todo, start=1):
-            found = measure(group, size, processors, say)
-            result["groups"].append(found)
+            try:
+                found = measure(group, size, processors, say)
+            except FAILURES as error:
+                # The others are still worth measuring; the end says that something is missing.
+                say.line(f"{number:3} of {len(todo)}  {group.name} FAILED: {error}")
+                result["failed"].append(group.name)
+            else:
+                result["groups"].append(found)
+                say.line(f"{number:3} of {len(todo)}  {report.one_line(found)}")
             say.spend(planned(group, size))
-            say.line(f"{number:3} of {len(todo)}  {report.one_line(found)}")
         if not only:
             disks = {backend: place.disk(backend) for backend in ("null", "ram", *files)}
             say.line(f"== idle guests, {size.idle_seconds:.0f} s")
-            result["idle"] = idle.with_our_driver(disks, size.idle_seconds)
+            try:
+                result["idle"] = idle.with_our_driver(disks, size.idle_seconds)
+            except FAILURES as error:
+                say.line(f"idle guests FAILED: {error}")
+                result["failed"].append("idle")
             if size.guest:
                 say.line(f"== idle Linux guest, {size.idle_seconds:.0f} s (it boots first)")
                 result["idle"] += idle.with_linux(disks, size.idle_seconds, say.line) or []
@@ -254,12 +267,14 @@ def main() -> None:
     options = parser.parse_args()
     try:
         result = run(options)
-    except (BenchError, criterion.CriterionError, AssertionError) as error:
+    except FAILURES as error:
         sys.exit(f"bench: {error}")
     if options.list:
         return
     path = save(result)
     print(f"\n{goals.text(result)}\n\nraw results: {path.relative_to(ROOT)}")
+    if result["failed"]:
+        sys.exit(f"bench: failed: {', '.join(result['failed'])}; the document stays as it is")
     if options.only or options.size == "quick" or options.no_parts:
         print(f"the document stays as it is; python -m benches.report {path.relative_to(ROOT)} writes it")
         return
