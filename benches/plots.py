@@ -126,7 +126,7 @@ def _panels(results: Results) -> tuple[Figure | None, list[tuple[str, Axes]]]:
     if not backends:
         return None, []
     figure = Figure(figsize=(2.4 * len(backends) + 0.6, 2.6), layout="constrained")
-    grid = figure.subplots(1, len(backends), squeeze=False)
+    grid = figure.subplots(1, len(backends), squeeze=False, sharey=True)
     return figure, list(zip(backends, grid[0], strict=True))
 
 
