@@ -38,9 +38,9 @@ class Size:
 SIZES = {
     "quick": Size(
         depths=(1, 32),
-        jobs=(2,),
+        jobs=(),
         rounds=1,
-        seconds=0.3,
+        seconds=0.25,
         idle_seconds=5,
         guest=False,
         complete=False,
