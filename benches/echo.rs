@@ -6,32 +6,17 @@
 //! them within one run.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use nvmet_benches::{ENTRIES, Guest, NAMESPACE};
-use nvmet_block::NullBackend;
+use nvmet_benches::{BatchTimer, DEPTHS, ENTRIES, Guest, null, wait};
 use nvmet_core::worker::{WorkerConfig, WorkerPool};
 use nvmet_dma::SharedMemory;
-
-const DEPTHS: [u32; 3] = [1, 32, 128];
-/// Turns without news after which a thread lets others run: there may be fewer processors than threads.
-const PATIENCE: u32 = 2000;
 
 const TAIL: usize = 0;
 const REQUESTS: usize = 0x1000;
 const ANSWERS: usize = 0x1_0000;
-
-fn wait(idle: &mut u32) {
-    *idle += 1;
-    if idle.is_multiple_of(PATIENCE) {
-        std::thread::yield_now();
-    } else {
-        std::hint::spin_loop();
-    }
-}
 
 /// Answers every entry with its number, until told to stop.
 fn answer(memory: &SharedMemory, stop: &AtomicBool) {
@@ -64,9 +49,7 @@ fn floor(c: &mut Criterion) {
         for depth in DEPTHS {
             group.bench_function(BenchmarkId::from_parameter(format!("qd{depth}")), |b| {
                 b.iter_custom(|entries| {
-                    let batches = entries.div_ceil(u64::from(depth));
-                    let start = Instant::now();
-                    for _ in 0..batches {
+                    BatchTimer::new(entries, depth).time(|| {
                         let first = tail;
                         for _ in 0..depth {
                             let at = REQUESTS + (tail % ENTRIES) as usize * 64;
@@ -84,8 +67,7 @@ fn floor(c: &mut Criterion) {
                             }
                             black_box(memory.read_cqe(at).expect("it is inside"));
                         }
-                    }
-                    per_entry(start.elapsed(), entries, batches, depth)
+                    })
                 });
             });
         }
@@ -96,8 +78,7 @@ fn floor(c: &mut Criterion) {
 
 fn worker(c: &mut Criterion) {
     let pool = WorkerPool::start(vec![WorkerConfig::default()]).expect("there are threads");
-    let backend = Arc::new(NullBackend::new(NAMESPACE, false).expect("the size is good"));
-    let mut guest = Guest::new(backend);
+    let mut guest = Guest::new(null());
     let handle = pool.for_queue(guest.key(), 1);
     guest.commands(true).into_iter().for_each(|command| handle.send(command));
     let mut group = c.benchmark_group("echo_worker");
@@ -105,9 +86,7 @@ fn worker(c: &mut Criterion) {
     for depth in DEPTHS {
         group.bench_function(BenchmarkId::from_parameter(format!("qd{depth}")), |b| {
             b.iter_custom(|entries| {
-                let batches = entries.div_ceil(u64::from(depth));
-                let start = Instant::now();
-                for _ in 0..batches {
+                BatchTimer::new(entries, depth).time(|| {
                     (0..depth).for_each(|_| guest.put());
                     guest.ring();
                     let (mut done, mut idle) = (0, 0);
@@ -117,17 +96,11 @@ fn worker(c: &mut Criterion) {
                             some => done += some,
                         }
                     }
-                }
-                per_entry(start.elapsed(), entries, batches, depth)
+                })
             });
         });
     }
     group.finish();
-}
-
-/// Whole batches were measured: the part that was asked for.
-fn per_entry(spent: Duration, entries: u64, batches: u64, depth: u32) -> Duration {
-    spent.mul_f64(entries as f64 / (batches * u64::from(depth)) as f64)
 }
 
 criterion_group! {
@@ -135,7 +108,7 @@ criterion_group! {
     config = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2));
+        .measurement_time(Duration::from_millis(1500));
     targets = floor, worker
 }
 criterion_main!(benches);

@@ -7,8 +7,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use nvmet_core::io::decode::decode;
 use nvmet_core::io::{prp, sgl};
 use nvmet_core::queue::{CompletionQueue, CompletionQueueState};
-use nvmet_dma::memory::Direction;
-use nvmet_dma::{LoopbackMemory, SegmentBuf};
+use nvmet_dma::{Access, Direction, DmaSpace, LoopbackMemory, SegmentBuf, SharedMemory};
+use nvmet_host::bench::Rng;
 use nvmet_spec::command::{NvmOpcode, Sqe};
 use nvmet_spec::sgl::{SglDescriptor, SglType};
 use zerocopy::IntoBytes;
@@ -105,12 +105,44 @@ fn cqe_post(c: &mut Criterion) {
     });
 }
 
+/// One page of guest memory to a segment, at random addresses over so many regions.
+fn dma_lookup(c: &mut Criterion) {
+    const REGION: u64 = 1 << 20;
+    const ADDRESSES: usize = 4096;
+    let mut group = c.benchmark_group("dma_lookup");
+    for regions in [1_u64, 8, 128] {
+        let memory = SharedMemory::new((regions * REGION) as usize).expect("there is memory");
+        let mut space = DmaSpace::new(|| {});
+        // A gap after each: neighbours would not be one region to a guest either.
+        let base = |region: u64| BASE + region * 2 * REGION;
+        for region in 0..regions {
+            let fd = memory.fd().try_clone_to_owned().expect("there are descriptors");
+            space.map(base(region), REGION, region * REGION, Access::READ_WRITE, Some(fd)).expect("it fits");
+        }
+        let mut rng = Rng::new(regions);
+        let addresses: Vec<u64> = (0..ADDRESSES)
+            .map(|_| base(rng.below(regions)) + rng.below(REGION / PAGE) * PAGE)
+            .collect();
+        let (mut reader, mut buf) = (space.handle().reader(), SegmentBuf::new(16, 1 << 20));
+        let mut at = 0;
+        group.bench_function(BenchmarkId::from_parameter(regions), |b| {
+            b.iter(|| {
+                at = (at + 1) % ADDRESSES;
+                let mut builder = buf.begin(reader.snapshot(), Direction::ToGuest);
+                assert!(builder.push(addresses[at], PAGE as usize).is_ok());
+                black_box(builder.finish().count())
+            });
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(30)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(700));
-    targets = prp_walk, sgl_walk, decoding, cqe_post
+    targets = prp_walk, sgl_walk, decoding, cqe_post, dma_lookup
 }
 criterion_main!(benches);
