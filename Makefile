@@ -44,6 +44,7 @@ check: build ## Formatting, lints, types, stubs, docs, architecture; benches com
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/stubtest nvmet_vdev
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	cargo bench --locked --no-run
+	$(BIN)/python benches/instructions.py --check
 	@$(MAKE) model
 
 .PHONY: model

@@ -88,7 +88,7 @@ fn worker(c: &mut Criterion) {
             b.iter_custom(|entries| {
                 BatchTimer::new(entries, depth).time(|| {
                     (0..depth).for_each(|_| guest.put());
-                    guest.ring();
+                    let _ = guest.ring();
                     let (mut done, mut idle) = (0, 0);
                     while done < depth {
                         match guest.reap() {

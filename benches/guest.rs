@@ -120,8 +120,13 @@ impl Guest {
     pub fn commands(&self, polled: bool) -> Vec<Command> {
         let key = self.link.key;
         let link = self.link.clone();
-        let mut commands =
-            vec![Command::Attach { link, page_size: PAGE as u64, max_transfer: 1 << 20, polled, admin: false }];
+        let mut commands = vec![Command::Attach {
+            link,
+            page_size: PAGE as u64,
+            max_transfer: 1 << 20,
+            polled,
+            admin: false,
+        }];
         if self.layout.shadow {
             commands.push(Command::SetShadow { key, doorbells: at(SHADOW), event_idx: at(EVENT_IDX) });
         }
@@ -170,11 +175,13 @@ impl Guest {
         self.tail = (self.tail + 1) % ENTRIES;
     }
 
-    /// Moves the tail doorbell. True if its register was written, which a worker has to be told unless it polls the
-    /// page.
-    pub fn ring(&mut self) -> bool {
+    /// Moves the tail doorbell. What the worker has to be told because the doorbell's register was written: nothing
+    /// where it polls the page.
+    pub fn ring(&mut self) -> Option<Command> {
         let before = std::mem::replace(&mut self.rung, self.tail);
-        self.move_doorbell(false, before, self.tail)
+        let written = self.move_doorbell(false, before, self.tail);
+        (written && self.layout.shadow && self.link.ring(1))
+            .then(|| Command::Rung { key: self.link.key, cqid: 1 })
     }
 
     /// Takes the completions that are there, moves the head doorbell, and returns how many there were.
@@ -201,7 +208,8 @@ impl Guest {
         count
     }
 
-    /// As a driver does it: the register only where the controller asked for it.
+    /// As a driver does it: the register only where the controller asked for it. For a head it never does: there are
+    /// fewer commands in flight than completion queue entries.
     fn move_doorbell(&self, completion: bool, before: u32, now: u32) -> bool {
         let register = register_index(1, completion);
         if self.layout.shadow {

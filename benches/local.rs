@@ -47,7 +47,9 @@ impl Local {
 
     /// Rings, and drives the worker until `depth` commands are completed.
     pub fn serve(&mut self, depth: u32) {
-        self.guest.ring();
+        if let Some(rung) = self.guest.ring() {
+            self.worker.send(rung);
+        }
         let mut done = 0;
         while done < depth {
             self.turn();

@@ -120,9 +120,8 @@ fn dma_lookup(c: &mut Criterion) {
             space.map(base(region), REGION, region * REGION, Access::READ_WRITE, Some(fd)).expect("it fits");
         }
         let mut rng = Rng::new(regions);
-        let addresses: Vec<u64> = (0..ADDRESSES)
-            .map(|_| base(rng.below(regions)) + rng.below(REGION / PAGE) * PAGE)
-            .collect();
+        let addresses: Vec<u64> =
+            (0..ADDRESSES).map(|_| base(rng.below(regions)) + rng.below(REGION / PAGE) * PAGE).collect();
         let (mut reader, mut buf) = (space.handle().reader(), SegmentBuf::new(16, 1 << 20));
         let mut at = 0;
         group.bench_function(BenchmarkId::from_parameter(regions), |b| {

@@ -4,12 +4,21 @@
 //! `trapped` is the mode of QEMU and Cloud Hypervisor: doorbells are messages, made rare by Doorbell Buffer Config.
 //! Two processors are needed; with fewer the scheduler is what is measured.
 
+use std::path::Path;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use nvmet_benches::{DEPTHS, Load, null, ram, serve};
 use nvmet_core::device::DoorbellMode;
 use nvmet_core::target::{Target, TargetConfig};
+
+/// Queue pairs of a guest with many processors, one of which works.
+const MANY: u16 = 64;
+
+fn measure(b: &mut Bencher<'_>, path: &Path, queues: u16, depth: u32) {
+    let mut load = Load::attach(path, queues, depth as u16).expect("the target answers");
+    b.iter_custom(|commands| load.run(commands).expect("the target lives"));
+}
 
 fn socket(c: &mut Criterion) {
     let place = tempfile::tempdir().expect("there is a place for sockets");
@@ -22,10 +31,11 @@ fn socket(c: &mut Criterion) {
             serve(&target, &path, mode, backend).expect("there is a socket");
             for depth in DEPTHS {
                 let id = BenchmarkId::new(format!("{doorbells}/{name}"), format!("qd{depth}"));
-                group.bench_function(id, |b| {
-                    let mut load = Load::attach(&path, 1, depth as u16).expect("the target answers");
-                    b.iter_custom(|commands| load.run(commands).expect("the target lives"));
-                });
+                group.bench_function(id, |b| measure(b, &path, 1, depth));
+            }
+            if name == "null" {
+                let id = BenchmarkId::new(format!("{doorbells}/null_of_{MANY}_queues"), "qd1");
+                group.bench_function(id, |b| measure(b, &path, MANY, 1));
             }
         }
     }
