@@ -25,10 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The device's part of the program: everything below the worker's turn.
 DEVICE = "nvmet_benches::local::Local::turn"
-# Batches of the two runs. The shorter one is longer than anything that happens only at the
-# beginning: idle queues are let go of after a thousand turns.
+# Batches of the two runs.
 BATCHES = (64, 192)
-BATCHES_AMONG_IDLE = (1536, 2048)
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,6 @@ class Case:
     queues: int
     doorbells: str
     ceiling: int
-
-    @property
-    def batches(self) -> tuple[int, int]:
-        """Lengths of the two runs."""
-        return BATCHES if self.queues == 1 else BATCHES_AMONG_IDLE
 
 
 # A ceiling is about one and a half times what was counted when it was set: it catches what goes
@@ -88,8 +81,8 @@ def count(program: Path, case: Case, batches: int) -> int:
 
 def per_command(program: Path, case: Case) -> float:
     """Instructions of one command in the steady state."""
-    few, many = (count(program, case, batches) for batches in case.batches)
-    return (many - few) / ((case.batches[1] - case.batches[0]) * case.depth)
+    few, many = (count(program, case, batches) for batches in BATCHES)
+    return (many - few) / ((BATCHES[1] - BATCHES[0]) * case.depth)
 
 
 def count_all(program: Path) -> dict[Case, float]:

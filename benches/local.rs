@@ -7,6 +7,9 @@ use nvmet_core::worker::LocalWorker;
 
 use crate::{Guest, Layout};
 
+/// Commands, one by one, before anything is measured: a worker lets go of idle queues after a thousand turns.
+const SETTLE: u32 = 2048;
+
 /// A guest that is served by a worker on the caller's thread, and others that are silent.
 pub struct Local {
     guest: Guest,
@@ -15,7 +18,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// A guest with `layout`, alone.
+    /// A guest with `layout`, alone, in the steady state.
     ///
     /// # Panics
     ///
@@ -24,20 +27,24 @@ impl Local {
         Self::among(backend, layout, &[])
     }
 
-    /// A guest with `layout` among silent ones.
+    /// A guest with `layout` among silent ones, in the steady state.
     ///
     /// # Panics
     ///
     /// When the system gives no memory or descriptors.
     pub fn among(backend: &Arc<dyn Backend>, layout: Layout, others: &[Layout]) -> Self {
-        let mut worker = LocalWorker::new().expect("there are descriptors");
+        let worker = LocalWorker::new().expect("there are descriptors");
         let guest = |layout: &Layout| Guest::with(Arc::clone(backend), *layout);
         let (guest, silent) = (guest(&layout), others.iter().map(guest).collect::<Vec<_>>());
         for command in silent.iter().chain([&guest]).flat_map(|guest| guest.commands(!layout.shadow)) {
             worker.send(command);
         }
-        worker.turn();
-        Self { guest, _silent: silent, worker }
+        let mut local = Self { guest, _silent: silent, worker };
+        for _ in 0..SETTLE {
+            local.put(1);
+            local.serve(1);
+        }
+        local
     }
 
     /// Writes `depth` commands without ringing.
