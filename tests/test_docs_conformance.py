@@ -12,7 +12,7 @@ ARCHITECTURE = ROOT / "docs" / "architecture.md"
 CONFORMANCE = ROOT / "docs" / "conformance.md"
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
 
-_HEADING = re.compile(r"^### `((?:rust|python)/[^`]+)`$", re.MULTILINE)
+_HEADING = re.compile(r"^### `((?:rust/|python/|benches)[^`]*)`$", re.MULTILINE)
 _ROW = re.compile(r"^\| `([^`]+\.(?:rs|pyi?))` \|", re.MULTILINE)
 _FILE = re.compile(r"`([\w/.-]+\.(?:rs|pyi?|md|toml))(?:::\w+)?`")
 _TEST = re.compile(r"`([\w/.-]+\.(?:rs|py))::(\w+)`")
@@ -28,7 +28,7 @@ def is_source(path: Path) -> bool:
 
 
 def sources() -> set[str]:
-    patterns = (("rust", "*.rs"), ("python", "*.py"), ("python", "*.pyi"))
+    patterns = (("rust", "*.rs"), ("benches", "*.rs"), ("python", "*.py"), ("python", "*.pyi"))
     files = (path for top, pattern in patterns for path in (ROOT / top).rglob(pattern))
     return {str(path.relative_to(ROOT)) for path in files if is_source(path)}
 
