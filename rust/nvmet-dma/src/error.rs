@@ -141,6 +141,9 @@ pub enum DmaError {
     /// The client took away memory under a mapping (it truncated its file), or the memory failed.
     #[error("guest memory vanished under its mapping")]
     Poisoned,
+    /// A file of ours that is mapped was truncated, could not get a page, or its memory failed.
+    #[error("the file vanished under its mapping, at least in part")]
+    FileLost,
 }
 
 impl DmaError {
@@ -154,6 +157,7 @@ impl DmaError {
             Self::TooMuchMapped { .. } => libc::ENOMEM,
             Self::MapFailed { errno } => *errno,
             Self::NotMapped { .. } | Self::NotAccessible { .. } | Self::Poisoned => libc::EFAULT,
+            Self::FileLost => libc::EIO,
             Self::AccessDenied { .. } | Self::WrongDirection => libc::EACCES,
             Self::TooManySegments { .. } | Self::TooLong { .. } => libc::E2BIG,
             Self::EmptyRegion { .. }

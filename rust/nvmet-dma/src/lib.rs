@@ -11,6 +11,8 @@ pub mod arena;
 pub mod doorbell;
 pub mod error;
 pub mod eventfd;
+pub mod file_io;
+pub mod file_map;
 pub mod host_memory;
 pub mod inherited;
 pub mod loopback;
@@ -20,12 +22,14 @@ pub mod ofd;
 mod raw;
 pub mod ring;
 pub mod sigbus;
+mod transfer;
 
 pub use aligned::AlignedBuf;
 pub use arena::Arena;
 pub use doorbell::DoorbellPage;
 pub use error::DmaError;
 pub use eventfd::EventFd;
+pub use file_map::FileMap;
 pub use host_memory::{MappedArea, SharedMemory};
 pub use loopback::LoopbackMemory;
 pub use memory::{

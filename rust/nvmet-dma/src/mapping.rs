@@ -3,6 +3,7 @@
 //! The one type that owns mapped memory; guest regions, the doorbell page, shared host memory and the RAM arena are
 //! all made of it. What it may know: a file, a range, a protection. It never hands out a reference to its bytes.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -127,7 +128,7 @@ impl Mapping {
     }
 
     #[inline]
-    fn check_writable(&self) -> Result<(), DmaError> {
+    pub(crate) fn check_writable(&self) -> Result<(), DmaError> {
         if self.writable { Ok(()) } else { Err(DmaError::WrongDirection) }
     }
 
@@ -175,6 +176,29 @@ impl Mapping {
         // SAFETY: `dword` checked range and alignment (the base is page aligned), the mapping is writable.
         unsafe { raw::store_u32(dst, value, Ordering::Release) };
         Ok(())
+    }
+
+    /// Reads one byte, for the fault that it may be.
+    #[inline]
+    pub(crate) fn touch(&self, offset: usize) -> Result<(), DmaError> {
+        let at = self.at(offset, 1)?;
+        // SAFETY: `at` checked the range.
+        unsafe { raw::touch(at) };
+        Ok(())
+    }
+
+    /// How many of the pages from `offset` on, as many as `pages` has bytes, are in memory (`mincore`).
+    pub(crate) fn resident(&self, offset: usize, pages: &mut [u8]) -> Result<usize, Errno> {
+        let len = pages.len().checked_mul(page_size()).ok_or(Errno::INVAL)?;
+        let at = self.at(offset, len).map_err(|_| Errno::INVAL)?;
+        // SAFETY: the call reads page tables and writes one byte a page into `pages`, which has that many.
+        let result = unsafe { libc::mincore(at.cast(), len, pages.as_mut_ptr()) };
+        if result != 0 {
+            return Err(io::Error::last_os_error()
+                .raw_os_error()
+                .map_or(Errno::IO, Errno::from_raw_os_error));
+        }
+        Ok(pages.iter().filter(|page| **page & 1 == 1).count())
     }
 
     /// Gives advice that does not change what the bytes are, for a page-aligned range.

@@ -1,8 +1,8 @@
 //! The guard against memory that vanishes: a client may truncate its file under our mapping, and the next access is a
 //! SIGBUS that would kill every controller of the process.
 //!
-//! The handler looks the address up in a lock-free list of the mappings that are watched, puts an anonymous zero page
-//! there, and sets the mapping's poison flag; the access then goes on. Any other address goes to the handler that was
+//! The handler looks the address up in a lock-free list of the mappings that are watched, sets the mapping's poison
+//! flag, and puts an anonymous zero page there; the access then goes on. Any other address goes to the handler that was
 //! there before. What it may know: address ranges and flags; it only does what a signal handler may do.
 
 use std::ffi::{c_int, c_void};
@@ -184,6 +184,9 @@ fn replace(at: usize, len: usize, flag: *mut AtomicBool) -> bool {
     // SAFETY: `errno` is a thread-local of libc that is always valid; it is put back below, since the interrupted code
     // may be about to look at it.
     let errno = unsafe { *libc::__errno_location() };
+    // Before the page can be seen: who finds zeroes there, on whatever thread, finds the flag too.
+    // SAFETY: the registration keeps the flag alive, and the mapping that faulted is registered.
+    unsafe { (*flag).store(true, Ordering::SeqCst) };
     // SAFETY: the thread that faulted is accessing the watched mapping, so it is alive, registered, and by the contract
     // of `Registration::new` ours to replace in part; its accesses are raw copies that take any bytes.
     let mapped = unsafe {
@@ -198,12 +201,7 @@ fn replace(at: usize, len: usize, flag: *mut AtomicBool) -> bool {
     };
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
-    if mapped == libc::MAP_FAILED {
-        return false;
-    }
-    // SAFETY: the registration keeps the flag alive, and the mapping that faulted is registered.
-    unsafe { (*flag).store(true, Ordering::Relaxed) };
-    true
+    mapped != libc::MAP_FAILED
 }
 
 /// Does what would have been done without us.

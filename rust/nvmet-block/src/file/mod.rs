@@ -3,11 +3,14 @@
 //! * `open`: checks, creation, and what the medium can do (its `limits`); nothing of it runs per operation.
 //! * `lock`: against a second writer, in the words that QEMU uses for its images.
 //! * `queue`, `task`: the hot part, one ring per queue.
+//! * `memory`, `dense`: the hot part of files on tmpfs, without the ring.
 //!
 //! May know: files. Must not know: who reads and writes them.
 
+mod dense;
 mod limits;
 mod lock;
+mod memory;
 mod open;
 mod queue;
 mod task;
@@ -27,6 +30,7 @@ use crate::queue::IoQueue;
 use crate::size::exact;
 use crate::spec::OpenOptions;
 use limits::Limits;
+use memory::MemoryFile;
 use queue::FileQueue;
 
 /// A backend in a regular file or on a block device.
@@ -43,6 +47,8 @@ struct Shared {
     geometry: Geometry,
     features: Features,
     limits: Limits,
+    /// The same file, if it lies on a memory file system.
+    memory: Option<Arc<MemoryFile>>,
     /// `FALLOC_FL_PUNCH_HOLE` was answered with "not supported".
     no_punch: AtomicBool,
     /// `FALLOC_FL_ZERO_RANGE` was answered with "not supported".
@@ -61,6 +67,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.memory = None;
         // More users: a ring that had to leave operations to the kernel. The lock stays with them.
         if Arc::strong_count(&self.fd) == 1 {
             let _ = nvmet_dma::ofd::unlock_all(self.fd.as_fd());
@@ -77,11 +84,18 @@ impl FileBackend {
     /// opening it, and a file that could not be created completely is removed.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, BackendError> {
         let opened = open::open(path, options)?;
+        let fd = Arc::new(opened.fd);
+        let memory = if opened.limits.block_device {
+            None
+        } else {
+            MemoryFile::new(&fd, path, opened.geometry.size, !options.read_only)
+        };
         let shared = Shared {
-            fd: Arc::new(opened.fd),
+            fd,
             geometry: opened.geometry,
             features: opened.features,
             limits: opened.limits,
+            memory,
             no_punch: AtomicBool::new(!opened.limits.punch_hole),
             no_zero_range: AtomicBool::new(false),
         };
@@ -113,6 +127,9 @@ impl Backend for FileBackend {
     }
 
     fn sync(&self) -> Result<(), IoError> {
+        if let Some(memory) = &self.shared.memory {
+            memory.set_times();
+        }
         loop {
             match rustix::fs::fdatasync(&self.shared.fd) {
                 Ok(()) => return Ok(()),

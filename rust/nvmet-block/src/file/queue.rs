@@ -120,6 +120,7 @@ impl FileQueue {
         if let (Some(task), Some(data)) = (self.tasks.get_mut(index as usize), data) {
             task.held.hold(data);
         }
+        self.mark_punch(index);
         match self.start(index) {
             Started::Running => Submitted::Pending,
             Started::Waiting => {
@@ -130,6 +131,15 @@ impl FileQueue {
                 self.release(index);
                 Submitted::Done(Err(error))
             }
+        }
+    }
+
+    /// Nobody is to reach for pages of a memory file that are about to go.
+    fn mark_punch(&mut self, index: u32) {
+        if let (Some(memory), Some(task)) = (&self.shared.memory, self.tasks.get_mut(index as usize))
+            && let Work::Punch { offset, len, .. } = task.work
+        {
+            task.punching = Some(memory.punching(offset, len));
         }
     }
 
@@ -198,6 +208,7 @@ impl FileQueue {
         let Some(task) = self.tasks.get_mut(index as usize) else { return 0 };
         task.active = false;
         task.held.release();
+        task.punching = None;
         self.pool.idle.extend(task.buf.take());
         self.free.push(index);
         task.tag
@@ -243,6 +254,11 @@ impl IoQueue for FileQueue {
         if let Err(error) = self.bounds.check(&op) {
             return Submitted::Done(Err(error));
         }
+        if let Some(memory) = &self.shared.memory
+            && let Some(result) = memory.run(&op)
+        {
+            return Submitted::Done(result);
+        }
         match op {
             Op::Read { data, .. } | Op::Write { data, .. } | Op::Compare { data, .. } if data.is_empty() => {
                 Submitted::Done(Ok(()))
@@ -283,6 +299,7 @@ impl IoQueue for FileQueue {
                 Progress::Done(result) => {
                     task.active = false;
                     task.held.release();
+                    task.punching = None;
                     pool.idle.extend(task.buf.take());
                     free.push(index as u32);
                     done(task.tag, result);

@@ -10,12 +10,13 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::Shared;
+use super::memory::Punching;
 use crate::error::{Direction, IoError};
 
 /// Bytes that one bounce buffer holds: longer operations take several steps.
 pub(super) const PIECE: usize = 128 * 1024;
 
-const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+pub(super) const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
 const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
 
 /// What an operation does through buffers of ours.
@@ -62,11 +63,21 @@ pub(super) struct Task {
     pub(super) held: Held,
     /// Kept between two pieces.
     pub(super) buf: Option<AlignedBuf>,
+    /// While pages of a memory file go.
+    pub(super) punching: Option<Punching>,
 }
 
 impl Task {
     pub(super) fn new() -> Self {
-        Self { tag: 0, active: false, cancelled: false, work: Work::Sync, held: Held::default(), buf: None }
+        Self {
+            tag: 0,
+            active: false,
+            cancelled: false,
+            work: Work::Sync,
+            held: Held::default(),
+            buf: None,
+            punching: None,
+        }
     }
 
     /// Whether the next step goes through a buffer.
