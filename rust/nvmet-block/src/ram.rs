@@ -13,6 +13,9 @@ use crate::error::{BackendError, IoError};
 use crate::queue::{IoQueue, Op, Submitted};
 use crate::size::exact;
 
+/// Size from which on memory comes in transparent huge pages: a smaller drive would be rounded up by too much.
+const HUGE_PAGES_FROM: u64 = 64 << 20;
+
 /// A backend in memory.
 #[derive(Debug, Clone)]
 pub struct RamBackend {
@@ -28,7 +31,7 @@ impl RamBackend {
     /// [`BackendError::Memory`] if the process cannot have that much address space.
     pub fn new(size: u64, read_only: bool) -> Result<Self, BackendError> {
         let geometry = Geometry::without_medium("ram", size, read_only)?;
-        let arena = Arena::new(size, false)
+        let arena = Arena::new(size, size >= HUGE_PAGES_FROM)
             .map_err(|source| BackendError::Memory { what: format!("ram:{}", exact(size)), source })?;
         Ok(Self { arena: Arc::new(arena), geometry })
     }

@@ -8,11 +8,11 @@ use rustix::mm::Advice;
 
 use crate::error::DmaError;
 use crate::mapping::{Mapping, page_size};
-use crate::memory::{Direction, Segments};
-use crate::raw;
+use crate::memory::Segments;
+use crate::transfer;
 
-/// Bytes that are compared at a time.
-const COMPARE_CHUNK: usize = 1024;
+/// Size of a transparent huge page where pages have 4 KiB.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Zeroed private memory that takes up room only where it was written.
 ///
@@ -20,6 +20,8 @@ const COMPARE_CHUNK: usize = 1024;
 #[derive(Debug)]
 pub struct Arena {
     mapping: Mapping,
+    /// Where the first byte is in the mapping.
+    start: usize,
     size: usize,
 }
 
@@ -32,15 +34,20 @@ impl Arena {
     pub fn new(size: u64, huge_pages: bool) -> io::Result<Self> {
         let size = usize::try_from(size).ok().filter(|size| *size > 0);
         let rounded = size.and_then(|size| size.checked_next_multiple_of(page_size()));
-        let (Some(size), Some(rounded)) = (size, rounded) else {
+        // A huge page starts at a multiple of its size, and not every kernel maps memory there by itself.
+        let whole = rounded.and_then(|rounded| rounded.checked_add(if huge_pages { HUGE_PAGE } else { 0 }));
+        let (Some(size), Some(rounded), Some(whole)) = (size, rounded, whole) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the size is zero or too large"));
         };
-        let mapping = Mapping::anonymous(rounded)?;
+        let mapping = Mapping::anonymous(whole)?;
+        let mut start = 0;
         if huge_pages {
+            let base = mapping.base().as_ptr().addr();
+            start = base.next_multiple_of(HUGE_PAGE) - base;
             // A kernel without them says EINVAL, and the memory works all the same.
-            let _ = mapping.advise(0, rounded, Advice::LinuxHugepage);
+            let _ = mapping.advise(start, rounded, Advice::LinuxHugepage);
         }
-        Ok(Self { mapping, size })
+        Ok(Self { mapping, start, size })
     }
 
     /// Size in bytes.
@@ -53,35 +60,22 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`DmaError::OutOfBounds`]; [`DmaError::WrongDirection`] unless the segments are [`Direction::ToGuest`].
+    /// [`DmaError::OutOfBounds`]; [`DmaError::WrongDirection`] unless the segments are [`Direction::ToGuest`](crate::Direction::ToGuest).
     pub fn read(&self, offset: u64, segments: &Segments<'_>) -> Result<(), DmaError> {
-        segments.check_direction(Direction::ToGuest)?;
-        let mut at = self.range(offset, segments.len() as u64)?;
-        for (host, len) in segments.pieces() {
-            let src = self.mapping.at(at, len)?;
-            // SAFETY: `at` checked our range; the snapshot that the segments borrow keeps theirs valid and, by the
-            // direction, writable; the two are different mappings.
-            unsafe { raw::copy_across(src, host.as_ptr(), len) };
-            at += len;
-        }
-        Ok(())
+        let at = self.range(offset, segments.len() as u64)?;
+        transfer::to_guest(&self.mapping, at, segments)
     }
 
     /// Copies all of `segments` to `offset` on.
     ///
     /// # Errors
     ///
-    /// [`DmaError::OutOfBounds`]; [`DmaError::WrongDirection`] unless the segments are [`Direction::FromGuest`];
+    /// [`DmaError::OutOfBounds`]; [`DmaError::WrongDirection`] unless the segments are
+    /// [`Direction::FromGuest`](crate::Direction::FromGuest);
     /// [`DmaError::Poisoned`] if what was copied may not be the guest's.
     pub fn write(&self, offset: u64, segments: &Segments<'_>) -> Result<(), DmaError> {
-        segments.check_direction(Direction::FromGuest)?;
-        let mut at = self.range(offset, segments.len() as u64)?;
-        for (host, len) in segments.pieces() {
-            let dst = self.mapping.at(at, len)?;
-            // SAFETY: as in `read`, with the directions swapped; the arena is always writable.
-            unsafe { raw::copy_across(host.as_ptr(), dst, len) };
-            at += len;
-        }
+        let at = self.range(offset, segments.len() as u64)?;
+        transfer::from_guest(&self.mapping, at, segments)?;
         segments.check_poison()
     }
 
@@ -91,18 +85,8 @@ impl Arena {
     ///
     /// As [`Arena::write`].
     pub fn compare(&self, offset: u64, segments: &Segments<'_>) -> Result<bool, DmaError> {
-        let start = self.range(offset, segments.len() as u64)?;
-        let mut ours = [0; COMPARE_CHUNK];
-        let mut done = 0;
-        while done < segments.len() {
-            let (chunk, _) = ours.split_at_mut(COMPARE_CHUNK.min(segments.len() - done));
-            self.mapping.read_bytes(start + done, chunk)?;
-            if !segments.compare_with(done, chunk)? {
-                return Ok(false);
-            }
-            done += chunk.len();
-        }
-        Ok(true)
+        let at = self.range(offset, segments.len() as u64)?;
+        transfer::equals(&self.mapping, at, segments)
     }
 
     /// Copies bytes out.
@@ -158,7 +142,7 @@ impl Arena {
     fn range(&self, offset: u64, len: u64) -> Result<usize, DmaError> {
         match offset.checked_add(len) {
             // Not larger than `size`, so it fits.
-            Some(end) if end <= self.size as u64 => Ok(offset as usize),
+            Some(end) if end <= self.size as u64 => Ok(self.start + offset as usize),
             _ => Err(DmaError::OutOfBounds { offset, len, size: self.size as u64 }),
         }
     }
