@@ -79,6 +79,20 @@ fn file_on_tmpfs() {
 }
 
 #[test]
+fn file_on_tmpfs_that_has_all_its_pages() {
+    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("SKIPPED: /dev/shm is not there");
+        return;
+    };
+    let path = directory.path().join("disk.img");
+    std::fs::write(&path, vec![0; 16 << 20]).unwrap();
+    for block_size in [512, 4096] {
+        let options = OpenOptions { block_size, ..OpenOptions::default() };
+        check(&FileBackend::open(&path, options).unwrap());
+    }
+}
+
+#[test]
 fn file_read_only() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     drop(create(directory.path(), 1 << 20, 512));

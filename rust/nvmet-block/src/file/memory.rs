@@ -26,6 +26,9 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// Most bytes that are zeroed or given back at once; more would keep the worker from its other queues.
 const MAX_ZEROED: u64 = 1 << 20;
 
+/// Largest file that is mapped: what is known of its chunks takes 16 MiB then.
+const MAX_MAPPED: u64 = 1 << 40;
+
 /// A regular file on tmpfs.
 #[derive(Debug)]
 pub(super) struct MemoryFile {
@@ -52,7 +55,12 @@ impl MemoryFile {
             return None;
         }
         let page = rustix::param::page_size() as u64;
-        let mapped = match FileMap::new(fd.as_fd(), size, writable) {
+        let map = if size > MAX_MAPPED {
+            Err(std::io::ErrorKind::FileTooLarge.into())
+        } else {
+            FileMap::new(fd.as_fd(), size, writable)
+        };
+        let mapped = match map {
             Ok(map) => {
                 let chunks = Chunks::new(map.len(), page);
                 Some(Mapped { map, chunks, told: AtomicBool::new(false) })
