@@ -3,10 +3,11 @@
 //! * `open`: checks, creation, and what the medium can do (its `limits`); nothing of it runs per operation.
 //! * `lock`: against a second writer, in the words that QEMU uses for its images.
 //! * `queue`, `task`: the hot part, one ring per queue.
-//! * `memory`, `dense`: the hot part of files on tmpfs, without the ring.
+//! * `memory`, `dense`: the hot part of files on tmpfs, without the ring; `cached`: reads from the page cache.
 //!
 //! May know: files. Must not know: who reads and writes them.
 
+mod cached;
 mod dense;
 mod limits;
 mod lock;

@@ -10,6 +10,7 @@ use nvmet_dma::ring::{MAX_ENTRIES, MAX_SEGMENTS, MAX_TRANSFER, PushError, Ring, 
 use nvmet_dma::{AlignedBuf, Direction as Dma, Segments};
 
 use super::Shared;
+use super::cached::Cached;
 use super::task::{Bounce, PIECE, Progress, Task, Work, fits_fallocate, zero_work};
 use crate::bounds::Bounds;
 use crate::error::{Direction, IoError};
@@ -30,6 +31,7 @@ pub(super) struct FileQueue {
     waiting: VecDeque<u32>,
     pool: Pool,
     bounds: Bounds,
+    cached: Cached,
     shared: Arc<Shared>,
 }
 
@@ -78,6 +80,7 @@ impl FileQueue {
             waiting: VecDeque::with_capacity(depth as usize),
             pool: Pool::default(),
             bounds: Bounds::new(&shared.geometry),
+            cached: Cached::new(shared.limits.direct.is_none()),
             shared,
         })
     }
@@ -259,6 +262,11 @@ impl IoQueue for FileQueue {
         {
             return Submitted::Done(result);
         }
+        if let Op::Read { offset, data } = &op
+            && self.cached.read(self.shared.fd.as_fd(), *offset, data)
+        {
+            return Submitted::Done(Ok(()));
+        }
         match op {
             Op::Read { data, .. } | Op::Write { data, .. } | Op::Compare { data, .. } if data.is_empty() => {
                 Submitted::Done(Ok(()))
@@ -287,6 +295,7 @@ impl IoQueue for FileQueue {
 
     #[inline]
     fn kick(&mut self) {
+        self.cached.kicked();
         self.ring.submit();
     }
 

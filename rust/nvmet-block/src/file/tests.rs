@@ -268,3 +268,41 @@ fn what_is_written_is_in_the_file() {
     assert_eq!((bytes[0], bytes[8193]), (5, 5));
     assert!(bytes[1..8193].iter().all(|byte| *byte == 0));
 }
+
+#[test]
+fn a_read_that_the_page_cache_has_is_done_at_once_and_others_are_batched() {
+    let directory = directory();
+    let path = image(&directory, 1 << 20);
+    fs::write(&path, vec![5; 1 << 20]).unwrap();
+    let mut backend = FileBackend::open(&path, OpenOptions::default()).unwrap();
+    Arc::get_mut(&mut backend.shared).unwrap().limits.direct = None;
+    rustix::fs::fcntl_setfl(&backend.shared.fd, rustix::fs::OFlags::empty()).unwrap();
+    let mut bytes = [0; 512];
+    let mut place = [std::io::IoSliceMut::new(&mut bytes)];
+    let tried = rustix::io::preadv2(&backend.shared.fd, &mut place, 0, rustix::io::ReadWriteFlags::NOWAIT);
+    if tried.is_err() || backend.shared.memory.is_some() {
+        eprintln!("SKIPPED: the file system here has no reads that do not wait");
+        return;
+    }
+    let guest = LoopbackMemory::new(8192).unwrap();
+    let mut reader = guest.handle().reader();
+    let mut room = SegmentBuf::new(1, 8192);
+    let mut queue = backend.open_queue(4).unwrap();
+    for _ in 0..3 {
+        for tag in 0..3 {
+            let mut builder = room.begin(reader.snapshot(), nvmet_dma::Direction::ToGuest);
+            builder.push(LoopbackMemory::IOVA, 8192).unwrap();
+            let submitted = queue.submit(tag, Op::Read { offset: 4096, data: builder.finish() });
+            assert_eq!(submitted, if tag == 0 { Submitted::Done(Ok(())) } else { Submitted::Pending });
+        }
+        while queue.in_flight() > 0 {
+            queue.kick();
+            queue.reap(&mut |_, result| assert_eq!(result, Ok(())));
+        }
+        let mut bytes = [0; 8192];
+        guest.memory().read_bytes(0, &mut bytes).unwrap();
+        assert_eq!(bytes, [5; 8192]);
+        guest.memory().write_bytes(0, &[0; 8192]).unwrap();
+        queue.kick();
+    }
+}
