@@ -353,7 +353,8 @@ fn a_write_after_the_file_was_cut_short_is_in_the_file_or_an_error() {
     fs::write(&path, vec![3; SIZE as usize]).unwrap();
     let backend = open(&path);
     let mut drive = Drive::new(&backend);
-    assert_eq!(drive.write(0, &[4; 4096]), Ok(()));
+    // The chunk is mapped.
+    assert_eq!(drive.write(SIZE / 2 + 1024, &[4; 4096]), Ok(()));
     let file = writer(&path);
     // The page stays mapped, and what is written behind the end of the file is nowhere.
     file.set_len(SIZE / 2 + 512).unwrap();
@@ -364,6 +365,22 @@ fn a_write_after_the_file_was_cut_short_is_in_the_file_or_an_error() {
     assert_eq!(bytes[..512], [5; 512]);
     file.read_exact_at(&mut bytes, SIZE - 8192).unwrap();
     assert_eq!(bytes, [6; 4096]);
+}
+
+#[test]
+fn a_read_after_the_file_was_cut_short_in_a_page_is_an_error() {
+    const SIZE: u64 = 1 << 20;
+    let Some(directory) = directory() else { return };
+    let path = image(directory.path(), SIZE);
+    for (cut, offset) in [(SIZE / 2 + 512, SIZE / 2 + 1024), (SIZE - 1024, SIZE - 512)] {
+        fs::write(&path, vec![3; SIZE as usize]).unwrap();
+        let backend = open(&path);
+        let mut drive = Drive::new(&backend);
+        assert_eq!(drive.read(offset, 512), Ok(vec![3; 512]));
+        writer(&path).set_len(cut).unwrap();
+        assert_eq!(drive.read(offset, 512), Err(IoError::Media(nvmet_block::Direction::Read)));
+        assert_eq!(drive.read(cut - 512, 512), Ok(vec![3; 512]));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Reads that the page cache answers at once, without the ring.
 //!
-//! Only the first read of a batch: alone it saves the way through the ring, while many share one `io_uring_enter` and
-//! would each be a system call here. Writes and long reads gain nothing.
+//! Only while reads come one by one: alone, one saves the way through the ring, while many share one `io_uring_enter`
+//! and would each be a system call here. Writes and long reads gain nothing.
 //!
 //! May know: reads that do not wait (`RWF_NOWAIT`). Must not know: the ring, what becomes of the others.
 
@@ -13,7 +13,9 @@ use rustix::io::Errno;
 
 /// Longest read that is tried, in bytes.
 const LONGEST: usize = 64 * 1024;
-/// Most batches that go to the ring without a try, after tries that were in vain.
+/// Reads after one that was alone in its batch that are tried; then one goes to the ring, to see whether it still is.
+const RUN: u32 = 63;
+/// Most reads that go to the ring without a try, after tries that were in vain.
 const MAX_PAUSE: u32 = 1024;
 
 /// One queue's luck with the page cache.
@@ -21,8 +23,10 @@ const MAX_PAUSE: u32 = 1024;
 pub(super) struct Cached {
     /// The file is cached, and its file system knows such reads.
     usable: bool,
-    /// Nothing was submitted in this batch yet.
-    first: bool,
+    /// Reads that are to be tried.
+    run: u32,
+    /// Reads of this batch that went to the ring.
+    batch: u32,
     /// Reads that are not tried.
     pause: u32,
     /// The pause after the next failure.
@@ -32,21 +36,36 @@ pub(super) struct Cached {
 impl Cached {
     /// `buffered`: I/O goes through the page cache.
     pub(super) fn new(buffered: bool) -> Self {
-        Self { usable: buffered, first: true, pause: 0, next: 1 }
+        Self { usable: buffered, run: 0, batch: 0, pause: 0, next: 1 }
     }
 
     /// A batch has ended.
     #[inline]
     pub(super) fn kicked(&mut self) {
-        self.first = true;
+        match std::mem::take(&mut self.batch) {
+            0 => {}
+            1 => self.run = RUN,
+            _ => self.run = 0,
+        }
     }
 
     /// Whether the read was done. If not it is one for the ring, which moves all of it, and finds out what is wrong.
     #[inline]
     pub(super) fn read(&mut self, file: BorrowedFd<'_>, offset: u64, data: &Segments<'_>) -> bool {
-        if !self.usable || !std::mem::take(&mut self.first) || data.len() > LONGEST {
+        if !self.usable {
             return false;
         }
+        let done = self.tried(file, offset, data);
+        self.batch += u32::from(!done);
+        done
+    }
+
+    #[inline]
+    fn tried(&mut self, file: BorrowedFd<'_>, offset: u64, data: &Segments<'_>) -> bool {
+        if self.run == 0 || data.len() > LONGEST {
+            return false;
+        }
+        self.run -= 1;
         if self.pause > 0 {
             self.pause -= 1;
             return false;
