@@ -97,7 +97,7 @@ impl FileMap {
     pub fn read(&self, offset: u64, segments: &Segments<'_>) -> Result<(), DmaError> {
         let at = self.range(offset, segments.len())?;
         transfer::to_guest(&self.mapping, at, segments)?;
-        self.settle()
+        self.settle(Ordering::Acquire)
     }
 
     /// Copies all of `segments` to `offset` on.
@@ -111,7 +111,7 @@ impl FileMap {
     pub fn write(&self, offset: u64, segments: &Segments<'_>) -> Result<(), DmaError> {
         let at = self.range(offset, segments.len())?;
         transfer::from_guest(&self.mapping, at, segments)?;
-        self.settle()?;
+        self.settle(Ordering::SeqCst)?;
         segments.check_poison()
     }
 
@@ -123,7 +123,7 @@ impl FileMap {
     pub fn compare(&self, offset: u64, segments: &Segments<'_>) -> Result<bool, DmaError> {
         let at = self.range(offset, segments.len())?;
         let equal = transfer::equals(&self.mapping, at, segments)?;
-        self.settle()?;
+        self.settle(Ordering::Acquire)?;
         Ok(equal)
     }
 
@@ -136,16 +136,16 @@ impl FileMap {
     pub fn zero(&self, offset: u64, len: usize) -> Result<(), DmaError> {
         let at = self.range(offset, len)?;
         self.mapping.fill(at, len, 0)?;
-        self.settle()
+        self.settle(Ordering::SeqCst)
     }
 
     /// Whether all that was accessed so far was the file.
     ///
     /// A file that is cut short loses its last page, or only some of that page's bytes, which are not served.
     #[inline]
-    fn settle(&self) -> Result<(), DmaError> {
-        // Both looks come after the copy; a store may otherwise be overtaken by a later load.
-        fence(Ordering::SeqCst);
+    fn settle(&self, order: Ordering) -> Result<(), DmaError> {
+        // Both looks come after the copy. A store to the file may be overtaken by a later load unless that is `SeqCst`.
+        fence(order);
         self.mapping.touch(self.len)?;
         fence(Ordering::Acquire);
         if self.is_lost() { Err(DmaError::FileLost) } else { Ok(()) }
