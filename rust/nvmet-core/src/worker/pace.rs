@@ -94,8 +94,11 @@ impl Pace {
         let now = now();
         let idle = now.saturating_duration_since(*self.idle_since.get_or_insert(now));
         if idle < self.budget() {
-            Rest::Spin
-        } else if polled {
+            return Rest::Spin;
+        }
+        // It sleeps; if that brings nothing it sleeps on after a single turn.
+        self.turns = TURNS_PER_LOOK - 1;
+        if polled {
             Rest::Nap((idle / NAP_PART).clamp(NAP.0, NAP.1))
         } else {
             Rest::Sleep
