@@ -98,11 +98,7 @@ impl Pace {
         }
         // It sleeps; if that brings nothing it sleeps on after a single turn.
         self.turns = TURNS_PER_LOOK - 1;
-        if polled {
-            Rest::Nap((idle / NAP_PART).clamp(NAP.0, NAP.1))
-        } else {
-            Rest::Sleep
-        }
+        if polled { Rest::Nap((idle / NAP_PART).clamp(NAP.0, NAP.1)) } else { Rest::Sleep }
     }
 }
 
