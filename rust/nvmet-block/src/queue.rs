@@ -72,8 +72,8 @@ pub enum Submitted {
 
 /// One worker's data queue. It lives on one thread and need not be [`Send`].
 ///
-/// A worker submits a batch, kicks once, and reaps; before it sleeps it waits for [`ready`](Self::ready) to be
-/// readable. Dropping a queue cancels what is in flight or waits for it; memory that an operation still uses is never
+/// A worker submits a batch, kicks once, and reaps; before it sleeps until [`ready`](Self::ready) is readable it calls
+/// [`prepare_sleep`](Self::prepare_sleep). Dropping a queue cancels what is in flight or waits for it; memory that an operation still uses is never
 /// released under it.
 pub trait IoQueue {
     /// Submits an operation under `tag`, which is not in flight already.
@@ -89,9 +89,19 @@ pub trait IoQueue {
     /// Every pending operation's tag is reported exactly once, unless the queue is dropped first.
     fn reap(&mut self, done: &mut dyn FnMut(u64, Result<(), IoError>));
 
-    /// A descriptor that is readable when [`reap`](Self::reap) would find something; none when operations never stay
-    /// pending. Level-triggered, for `epoll` or `poll`; not to be read from.
+    /// A descriptor to sleep on, after [`prepare_sleep`](Self::prepare_sleep): readable when [`reap`](Self::reap) would
+    /// find something; none when operations never stay pending. Level-triggered, for `epoll` or `poll`; not to be read
+    /// from. The same one as long as the queue lives.
     fn ready(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Makes [`ready`](Self::ready) tell of completions until the next call of another method. True if the worker must
+    /// not sleep: there is something to reap already, or operations are in flight that only `reap` brings forward.
+    ///
+    /// Called before every sleep while operations are in flight, and in any case if the descriptor has ended the sleep
+    /// before: nothing in flight, it is not readable afterwards. A queue whose descriptor always tells need not have it.
+    fn prepare_sleep(&mut self) -> bool {
+        false
+    }
 
     /// Operations that were accepted and not reported yet.
     fn in_flight(&self) -> usize;

@@ -191,6 +191,9 @@ impl Rig {
             if left.is_zero() {
                 return Err(Stop::fail("an operation did not end, or did not make ready() readable"));
             }
+            if self.queue.prepare_sleep() {
+                continue;
+            }
             let Some(epoll) = &self.epoll else {
                 return Err(Stop::fail("operations are in flight, but ready() is None"));
             };

@@ -23,6 +23,9 @@ const MAX_BUFFERS: usize = 32;
 #[derive(Debug)]
 pub(super) struct FileQueue {
     ring: Ring,
+    /// Most operations in flight.
+    depth: u32,
+    /// As many as were ever in flight together.
     tasks: Vec<Task>,
     free: Vec<u32>,
     /// Tasks whose next step is to be started.
@@ -74,10 +77,11 @@ impl FileQueue {
         let depth = depth.clamp(1, MAX_ENTRIES);
         Ok(Self {
             ring: Ring::new(Arc::clone(&shared.fd), depth)?,
-            tasks: (0..depth).map(|_| Task::new()).collect(),
-            free: (0..depth).rev().collect(),
-            again: Vec::with_capacity(depth as usize),
-            waiting: VecDeque::with_capacity(depth as usize),
+            depth,
+            tasks: Vec::new(),
+            free: Vec::new(),
+            again: Vec::new(),
+            waiting: VecDeque::new(),
             pool: Pool::default(),
             bounds: Bounds::new(&shared.geometry),
             cached: Cached::new(shared.limits.direct.is_none()),
@@ -95,7 +99,7 @@ impl FileQueue {
 
     #[inline]
     fn transfer(&mut self, tag: u64, op: RingOp<'_>, work: Work) -> Submitted {
-        let Some(&index) = self.free.last() else { return Submitted::Full };
+        let Some(index) = self.vacant() else { return Submitted::Full };
         match self.ring.push(op, u64::from(index)) {
             Ok(()) => {
                 self.occupy(index, tag, work);
@@ -103,6 +107,30 @@ impl FileQueue {
             }
             Err(error) => refused(error),
         }
+    }
+
+    /// A task on top of the free list; `None` if as many as may be are in flight.
+    #[inline]
+    fn vacant(&mut self) -> Option<u32> {
+        match self.free.last() {
+            Some(&index) => Some(index),
+            None => self.grow(),
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Option<u32> {
+        let index = self.tasks.len() as u32;
+        if index >= self.depth {
+            return None;
+        }
+        self.tasks.push(Task::new());
+        // Room for all of them: what `reap` puts there is not more.
+        self.free.reserve(self.tasks.len());
+        self.again.reserve(self.tasks.len() - self.again.len());
+        self.waiting.reserve(self.tasks.len() - self.waiting.len());
+        self.free.push(index);
+        Some(index)
     }
 
     #[inline]
@@ -118,7 +146,7 @@ impl FileQueue {
 
     /// Takes a task of steps, with the guest memory that it needs.
     fn steps(&mut self, tag: u64, work: Work, data: Option<&Segments<'_>>) -> Submitted {
-        let Some(&index) = self.free.last() else { return Submitted::Full };
+        let Some(index) = self.vacant() else { return Submitted::Full };
         self.occupy(index, tag, work);
         if let (Some(task), Some(data)) = (self.tasks.get_mut(index as usize), data) {
             task.held.hold(data);
@@ -323,6 +351,10 @@ impl IoQueue for FileQueue {
 
     fn ready(&self) -> Option<BorrowedFd<'_>> {
         Some(self.ring.as_fd())
+    }
+
+    fn prepare_sleep(&mut self) -> bool {
+        self.ring.prepare_sleep()
     }
 
     #[inline]

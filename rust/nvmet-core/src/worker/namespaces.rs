@@ -131,6 +131,15 @@ impl NamespaceQueues {
         }
     }
 
+    /// Before a sleep; true if the worker must not sleep. `roused` says that a backend's descriptor ended the last one:
+    /// then also queues without operations in flight have to make theirs not readable.
+    pub fn prepare_sleep(&mut self, roused: bool) -> bool {
+        let slots = self.slots.iter_mut().flatten().filter(|slot| roused || slot.listed);
+        let queues = slots.filter_map(|slot| slot.queue.as_mut());
+        // Each of them, also after one that is awake.
+        queues.fold(false, |awake, queue| queue.prepare_sleep() | awake)
+    }
+
     /// Gives the backends what was submitted since the last call.
     pub fn kick(&mut self) {
         for &at in &self.busy {

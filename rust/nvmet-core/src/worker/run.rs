@@ -59,6 +59,8 @@ pub struct Worker {
     pub(super) was_busy: bool,
     pub(super) inflight: Inflight,
     pub(super) namespaces: NamespaceQueues,
+    /// A backend's descriptor has ended the last sleep.
+    roused: bool,
     pub(super) segments: SegmentBuf,
     /// Submission queue entries of a batch.
     pub(super) entries: Box<[Sqe; BATCH]>,
@@ -98,6 +100,7 @@ impl Worker {
             was_busy: false,
             inflight: Inflight::default(),
             namespaces: NamespaceQueues::default(),
+            roused: false,
             segments: SegmentBuf::new(MAX_SEGMENTS, MAX_BYTES),
             entries: Box::new([(); BATCH].map(|()| Sqe::new_zeroed())),
             stalled: Vec::new(),
@@ -229,6 +232,9 @@ impl Worker {
 
     fn sleep(&mut self, limit: Option<Duration>) {
         let held = self.settle_for_sleep();
+        if self.namespaces.prepare_sleep(std::mem::take(&mut self.roused)) {
+            return;
+        }
         let mut limit = [limit, held].into_iter().flatten().min();
         self.arm_all();
         if !self.stalled.is_empty() {
@@ -244,7 +250,7 @@ impl Worker {
             || self.any_has_work();
         if !news {
             self.deactivate_all();
-            self.sleeper.wait(limit);
+            self.roused = self.sleeper.wait(limit);
         }
         self.shared.handshake.wake_up();
     }

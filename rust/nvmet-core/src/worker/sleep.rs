@@ -33,16 +33,19 @@ impl Sleeper {
             .map_err(|error| TargetError::system("watch a backend", error))
     }
 
-    /// Waits until woken or for `limit`; the worker has said that it sleeps and has found nothing to do since.
-    pub fn wait(&self, limit: Option<Duration>) {
+    /// Waits until woken or for `limit`; the worker has said that it sleeps and has found nothing to do since. True if a
+    /// backend's descriptor was readable.
+    pub fn wait(&self, limit: Option<Duration>) -> bool {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let none = epoll::EventData::new_u64(0);
         let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: none }; 8];
         // An interrupted wait is a spurious wake-up like any other.
         let woken = epoll::wait(&self.epoll, events.as_mut_slice(), limit.as_ref()).unwrap_or(0);
-        if events.iter().take(woken).any(|event| event.data.u64() == 0) {
+        let woken = || events.iter().take(woken);
+        if woken().any(|event| event.data.u64() == 0) {
             // Nothing to read is as good as read.
             let _ = self.shared.wake.drain();
         }
+        woken().any(|event| event.data.u64() != 0)
     }
 }

@@ -1,16 +1,18 @@
 //! The `io_uring` ring of one worker and one file: operations own their buffers until the kernel is done with them.
 //!
-//! [`Ring`] carries guest memory ([`Segments`]) with a pin on it, or a buffer of ours
+//! [`Ring`] carries guest memory ([`Segments`](crate::Segments)) with a pin on it, or a buffer of ours
 //! ([`AlignedBuf`]) that it gives back. A transfer that the kernel cut short is continued here.
 //! [`Held`] keeps guest memory for operations that take several steps.
 //!
 //! May know: files, offsets, buffers. Must not know: blocks, alignment rules, what an error means.
 
 mod held;
+mod op;
 mod setup;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod wake;
 
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,21 +20,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
-use io_uring::{IoUring, SubmissionQueue, Submitter, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, SubmissionQueue, Submitter, opcode, squeue};
 
 pub use held::Held;
+pub use op::{MAX_ENTRIES, MAX_SEGMENTS, MAX_TRANSFER, PushError, RingOp};
 pub use setup::RingError;
 use slot::Slot;
+use wake::Wake;
 
 use crate::aligned::AlignedBuf;
-use crate::memory::Segments;
-
-/// Most segments of one transfer (`UIO_MAXIOV`).
-pub const MAX_SEGMENTS: usize = 1024;
-/// Most bytes of one transfer: the kernel moves less than 2 GiB at a time, and a result is an `i32`.
-pub const MAX_TRANSFER: usize = 1 << 30;
-/// Most operations of one ring.
-pub const MAX_ENTRIES: u32 = 16384;
 
 /// How long dropping a ring waits for operations that cannot be cancelled.
 const DROP_WAIT: Duration = Duration::from_secs(2);
@@ -41,84 +37,21 @@ const CANCEL: u64 = u64::MAX;
 /// Attempts to submit while the kernel is short of memory, a millisecond apart.
 const SUBMIT_ATTEMPTS: u32 = 50;
 
-/// One operation on the ring's file. Offsets and lengths in bytes.
-#[derive(Debug)]
-pub enum RingOp<'a> {
-    /// Reads into guest memory.
-    Read {
-        /// Offset in the file.
-        offset: u64,
-        /// Where to, and how much; [`Direction::ToGuest`](crate::Direction::ToGuest).
-        data: Segments<'a>,
-    },
-    /// Writes guest memory.
-    Write {
-        /// Offset in the file.
-        offset: u64,
-        /// What; [`Direction::FromGuest`](crate::Direction::FromGuest).
-        data: Segments<'a>,
-        /// `RWF_DSYNC`: done when the data is on the medium.
-        dsync: bool,
-    },
-    /// Reads into the front of a buffer, which comes back with the result.
-    ReadBuf {
-        /// Offset in the file.
-        offset: u64,
-        /// The buffer.
-        buf: AlignedBuf,
-        /// Bytes.
-        len: usize,
-    },
-    /// Writes the front of a buffer, which comes back with the result.
-    WriteBuf {
-        /// Offset in the file.
-        offset: u64,
-        /// The buffer.
-        buf: AlignedBuf,
-        /// Bytes.
-        len: usize,
-        /// `RWF_DSYNC`: done when the data is on the medium.
-        dsync: bool,
-    },
-    /// `fdatasync`.
-    Fsync,
-    /// `fallocate`.
-    Fallocate {
-        /// `FALLOC_FL_*`.
-        mode: rustix::fs::FallocateFlags,
-        /// First byte.
-        offset: u64,
-        /// Bytes.
-        len: u64,
-    },
-}
-
-/// Why an operation was not taken. A buffer that came with it is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PushError {
-    /// As many operations as the ring has entries are in flight.
-    #[error("the ring is full")]
-    Full,
-    /// More segments than [`MAX_SEGMENTS`].
-    #[error("more than {MAX_SEGMENTS} segments")]
-    TooManySegments,
-    /// More bytes than [`MAX_TRANSFER`], or than the buffer has.
-    #[error("more than {MAX_TRANSFER} bytes, or than the buffer has")]
-    TooLong,
-    /// The segments are for the other direction.
-    #[error("the segments are for the other direction")]
-    WrongDirection,
-}
-
 /// An `io_uring` for one file, used by one thread.
 ///
-/// Its descriptor ([`AsFd`]) is readable when [`Ring::reap`] would find something; it is for `poll` and `epoll` only.
+/// Its descriptor ([`AsFd`]) is for `poll` and `epoll` only: after [`Ring::prepare_sleep`], and until the next call of
+/// another method, it is readable when [`Ring::reap`] would find something.
 #[derive(Debug)]
 pub struct Ring {
     inner: RingInner,
     file: Arc<OwnedFd>,
+    /// Most operations in flight.
+    entries: u32,
+    /// As many as were ever in flight together; they may move, what the kernel has a pointer to may not.
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// How sleepers learn of completions, if not by the ring's own descriptor.
+    wake: Option<Wake>,
     /// Cancellations whose own completion is still to come.
     cancels: u32,
     /// The kernel ties the ring to the thread that made it.
@@ -151,13 +84,17 @@ impl Ring {
     /// [`RingError::Forbidden`] and [`RingError::TooOld`] where there is no usable `io_uring`; [`RingError::Io`].
     pub fn new(file: Arc<OwnedFd>, entries: u32) -> Result<Self, RingError> {
         let entries = entries.clamp(1, MAX_ENTRIES);
-        let inner = setup::build(entries)?;
+        let mut inner = setup::build(entries)?;
         setup::register_file(&inner, file.as_fd())?;
+        let wake =
+            if setup::defers(&inner) { Some(Wake::new(&mut inner).map_err(RingError::Io)?) } else { None };
         Ok(Self {
             inner: RingInner(inner),
             file,
-            slots: (0..entries).map(|_| Slot::default()).collect(),
-            free: (0..entries).rev().collect(),
+            entries,
+            slots: Vec::new(),
+            free: Vec::new(),
+            wake,
             cancels: 0,
             _one_thread: PhantomData,
         })
@@ -183,7 +120,10 @@ impl Ring {
     /// [`PushError`]; nothing was taken then.
     #[inline]
     pub fn push(&mut self, op: RingOp<'_>, tag: u64) -> Result<(), PushError> {
-        let &index = self.free.last().ok_or(PushError::Full)?;
+        let index = match self.free.last() {
+            Some(&index) => index,
+            None => self.grow()?,
+        };
         let slot = self.slots.get_mut(index as usize).ok_or(PushError::Full)?;
         slot.load(op, tag)?;
         let entry = slot.entry().user_data(u64::from(index));
@@ -199,16 +139,52 @@ impl Ring {
         Ok(())
     }
 
-    /// Hands everything that was pushed to the kernel: one system call, none if there is nothing.
+    /// One more slot, on the free list.
+    #[cold]
+    fn grow(&mut self) -> Result<u32, PushError> {
+        let index = self.slots.len() as u32;
+        if index >= self.entries {
+            return Err(PushError::Full);
+        }
+        self.slots.push(Slot::default());
+        // Room for all of them: `reap` does not allocate.
+        self.free.reserve(self.slots.len());
+        self.free.push(index);
+        Ok(index)
+    }
+
+    /// Hands everything that was pushed to the kernel, and lets it run what it has deferred: one system call, none if
+    /// there is nothing of either.
     ///
     /// What the kernel cannot take now stays, and goes with the next `submit` or [`Ring::reap`].
     #[inline]
     pub fn submit(&mut self) {
-        let (submitter, mut sq, _) = self.inner.0.split();
+        let (submitter, mut sq, cq) = self.inner.0.split();
+        if let Some(wake) = &mut self.wake {
+            wake.disarm(&cq);
+        }
         sq.sync();
         if !sq.is_empty() || sq.taskrun() {
             enter(&submitter, &mut sq);
         }
+    }
+
+    /// Makes the descriptor fit to be slept on. True if there is something to reap, or to submit, already: then the
+    /// thread must not sleep. With nothing in flight it makes the descriptor not readable. At most two system calls.
+    pub fn prepare_sleep(&mut self) -> bool {
+        let idle = self.in_flight() == 0;
+        let (submitter, mut sq, mut cq) = self.inner.0.split();
+        if let Some(wake) = &mut self.wake {
+            if idle {
+                wake.empty();
+                return false;
+            }
+            wake.arm(&cq);
+            enter(&submitter, &mut sq);
+        }
+        sq.sync();
+        cq.sync();
+        !cq.is_empty() || !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
     }
 
     /// Calls `each` with tag, result and buffer of every operation that is done. Never blocks.
@@ -217,6 +193,9 @@ impl Ring {
     #[inline]
     pub fn reap(&mut self, mut each: impl FnMut(u64, i32, Option<AlignedBuf>)) {
         let (submitter, mut sq, mut cq) = self.inner.0.split();
+        if let Some(wake) = &mut self.wake {
+            wake.disarm(&cq);
+        }
         sq.sync();
         if sq.taskrun() || sq.cq_overflow() || !sq.is_empty() && cq.is_empty() {
             enter(&submitter, &mut sq);
@@ -255,7 +234,7 @@ impl Ring {
     /// operation is reported in any case.
     pub fn cancel(&mut self, tag: u64) {
         let Some(index) = self.slots.iter().position(|slot| slot.tag() == Some(tag)) else { return };
-        if self.cancels as usize >= self.slots.len() {
+        if self.cancels >= self.entries {
             return;
         }
         let entry = opcode::AsyncCancel::new(index as u64).build().user_data(CANCEL);
@@ -291,6 +270,9 @@ impl Ring {
 
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        if let Some(wake) = &self.wake {
+            return wake.fd();
+        }
         // SAFETY: the ring keeps its descriptor open as long as it lives.
         unsafe { BorrowedFd::borrow_raw(self.inner.0.as_raw_fd()) }
     }
@@ -330,11 +312,16 @@ unsafe fn push_entry(submitter: &Submitter<'_>, sq: &mut SubmissionQueue<'_>, en
     unsafe { sq.push(entry) }.is_ok()
 }
 
-/// `io_uring_enter`: submits what is there and runs what the kernel left for us to run.
+/// `io_uring_enter`: submits what is there and runs what the kernel left for us to run; waits for nothing.
 #[inline]
 fn enter(submitter: &Submitter<'_>, sq: &mut SubmissionQueue<'_>) {
     for attempt in 0..SUBMIT_ATTEMPTS {
-        match submitter.submit().map_err(|error| error.raw_os_error()) {
+        let entries = sq.len() as u32;
+        // SAFETY: there is no argument; what the entries point to was vouched for when they were pushed.
+        let entered = unsafe {
+            submitter.enter::<libc::sigset_t>(entries, 0, EnterFlags::GETEVENTS.bits(), None)
+        };
+        match entered.map_err(|error| error.raw_os_error()) {
             Ok(_) | Err(Some(libc::EBUSY)) => break,
             Err(Some(libc::EINTR)) => {}
             Err(Some(libc::EAGAIN)) if attempt + 1 < SUBMIT_ATTEMPTS => {

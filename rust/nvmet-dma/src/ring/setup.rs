@@ -50,15 +50,20 @@ const FEW_ENTRIES: u32 = 64;
 const SETUP_ATTEMPTS: u32 = 50;
 const SETUP_PAUSE: Duration = Duration::from_millis(10);
 
-/// A ring with the best flags that the kernel takes, for batches of `entries` operations: fewer where the memory that
-/// the user's processes may lock (`RLIMIT_MEMLOCK`, which some kernels charge rings to) is not enough. Then it takes as
-/// little as a ring can, not all that is left: the next one needs some, too. Pushing more only costs more system calls.
-pub(super) fn build(mut entries: u32) -> Result<IoUring, RingError> {
+/// The submission queue otherwise: a batch is rarely larger, and pushing more only costs one more system call.
+const BATCH: u32 = 128;
+
+/// A ring with the best flags that the kernel takes, for `operations` in flight: a completion for each of them fits.
+/// Less where the memory that the user's processes may lock (`RLIMIT_MEMLOCK`, which some kernels charge rings to) is
+/// not enough. Then it takes as little as a ring can, not all that is left: the next one needs some, too. Completions
+/// beyond those that fit wait in the kernel.
+pub(super) fn build(operations: u32) -> Result<IoUring, RingError> {
+    let (mut entries, mut completions) = (operations.min(BATCH), operations.max(2));
     for _ in 1..SETUP_ATTEMPTS {
-        match build_exactly(entries) {
+        match build_exactly(entries, completions) {
             Err(RingError::Io(error)) if error.raw_os_error() == Some(libc::ENOMEM) => {
                 if entries > FEW_ENTRIES {
-                    entries = FEW_ENTRIES;
+                    (entries, completions) = (FEW_ENTRIES, 2 * FEW_ENTRIES);
                 } else {
                     std::thread::sleep(SETUP_PAUSE);
                 }
@@ -66,21 +71,28 @@ pub(super) fn build(mut entries: u32) -> Result<IoUring, RingError> {
             other => return other,
         }
     }
-    build_exactly(entries)
+    build_exactly(entries, completions)
 }
 
-/// Not `DEFER_TASKRUN`: with it the ring's descriptor wakes nobody who sleeps in `poll` or `epoll` (seen on Linux
-/// 6.18), and workers sleep there.
-fn build_exactly(entries: u32) -> Result<IoUring, RingError> {
+/// Whether the kernel defers the ring's work until the ring's thread comes for it.
+pub(super) fn defers(ring: &IoUring) -> bool {
+    // The one flag of its set that can be asked for: they are taken together, or none is.
+    ring.params().is_setup_single_issuer()
+}
+
+fn build_exactly(entries: u32, completions: u32) -> Result<IoUring, RingError> {
     let best = IoUring::builder()
         .setup_single_issuer()
-        .setup_coop_taskrun()
+        .setup_defer_taskrun()
         .setup_taskrun_flag()
         .setup_submit_all()
+        .setup_cqsize(completions)
         .build(entries);
     let ring = match best {
         // Linux before 6.1.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::builder().build(entries),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            IoUring::builder().setup_cqsize(completions).build(entries)
+        }
         other => other,
     };
     let ring = ring.map_err(RingError::from_setup)?;

@@ -19,18 +19,35 @@ fn ring(file: &File, entries: u32) -> Ring {
     Ring::new(Arc::new(OwnedFd::from(file.try_clone().unwrap())), entries).unwrap()
 }
 
-/// Sleeps in `epoll`, as a worker does. Unlike `poll` it does not look again when the time is over, so a wake-up that
-/// the kernel does not give fails here.
-fn sleep(ring: &Ring) {
-    let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
-    epoll::add(&epoll, ring, EventData::new_u64(1), EventFlags::IN).unwrap();
-    let timeout = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
-    let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
-    loop {
-        match epoll::wait(&epoll, &mut events, Some(&timeout)) {
-            Ok(ready) => return assert_eq!(ready, 1, "the ring's descriptor never became readable"),
-            Err(errno) => assert_eq!(errno, Errno::INTR),
+/// The set of descriptors that a worker sleeps on.
+struct Sleeper(OwnedFd);
+
+impl Sleeper {
+    fn new(ring: &Ring) -> Self {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
+        epoll::add(&epoll, ring, EventData::new_u64(1), EventFlags::IN).unwrap();
+        Self(epoll)
+    }
+
+    /// Whether the descriptor is, or becomes, readable. Unlike `poll`, `epoll` does not look again when the time is
+    /// over, so a wake-up that the kernel does not give is seen.
+    fn is_woken(&self, seconds: i64) -> bool {
+        let timeout = rustix::time::Timespec { tv_sec: seconds, tv_nsec: 0 };
+        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }];
+        loop {
+            match epoll::wait(&self.0, &mut events, Some(&timeout)) {
+                Ok(ready) => return ready == 1,
+                Err(errno) => assert_eq!(errno, Errno::INTR),
+            }
         }
+    }
+}
+
+/// Sleeps as a worker does, unless it must not.
+fn sleep(ring: &mut Ring) {
+    let sleeper = Sleeper::new(ring);
+    if !ring.prepare_sleep() {
+        assert!(sleeper.is_woken(20), "the ring's descriptor never became readable");
     }
 }
 
@@ -62,6 +79,119 @@ fn a_completion_that_comes_while_its_thread_sleeps_wakes_it() {
     });
     assert!(matches!(wait(&mut ring).as_slice(), [(3, 1, None)]));
     other.join().unwrap();
+}
+
+/// A ring on the reading end of a pipe, with one read in flight, and the writing end.
+fn waiting_for_a_pipe() -> (Ring, OwnedFd) {
+    let (pipe, writer) = rustix::pipe::pipe().unwrap();
+    let mut ring = Ring::new(Arc::new(pipe), 4).unwrap();
+    push_read(&mut ring, 1);
+    ring.submit();
+    (ring, writer)
+}
+
+fn push_read(ring: &mut Ring, tag: u64) {
+    let buf = AlignedBuf::new(16).unwrap();
+    ring.push(RingOp::ReadBuf { offset: u64::MAX, buf, len: 1 }, tag).unwrap();
+}
+
+fn reaped(ring: &mut Ring) -> usize {
+    let mut count = 0;
+    ring.reap(|_, result, _| {
+        assert_eq!(result, 1);
+        count += 1;
+    });
+    count
+}
+
+#[test]
+fn a_completion_between_any_two_steps_of_going_to_sleep_is_not_missed() {
+    for moment in 0..4 {
+        let (mut ring, writer) = waiting_for_a_pipe();
+        let complete = |now| {
+            if now == moment {
+                rustix::io::write(&writer, b"x").unwrap();
+            }
+        };
+        complete(0);
+        let sleeper = Sleeper::new(&ring);
+        let early = reaped(&mut ring);
+        complete(1);
+        let stay = ring.prepare_sleep();
+        complete(2);
+        assert!(early > 0 || stay || moment == 3 || sleeper.is_woken(20), "moment {moment}");
+        complete(3);
+        assert!(early > 0 || stay || sleeper.is_woken(20), "moment {moment}");
+        assert_eq!(early + reaped(&mut ring), 1, "moment {moment}");
+    }
+}
+
+#[test]
+fn a_sleep_after_a_wake_up_is_not_cut_short_by_it() {
+    let (mut ring, writer) = waiting_for_a_pipe();
+    let sleeper = Sleeper::new(&ring);
+    for round in 0..3 {
+        assert!(!ring.prepare_sleep(), "round {round}");
+        assert!(!sleeper.is_woken(0), "round {round}");
+        rustix::io::write(&writer, b"x").unwrap();
+        assert!(sleeper.is_woken(20), "round {round}");
+        assert_eq!(reaped(&mut ring), 1);
+        // Nothing in flight: a worker that has nothing else to do sleeps.
+        assert!(!ring.prepare_sleep(), "round {round}");
+        assert!(!sleeper.is_woken(0), "round {round}");
+        push_read(&mut ring, round);
+        ring.submit();
+    }
+}
+
+#[test]
+fn a_ring_sleeps_and_wakes_while_another_thread_completes_at_any_time() {
+    const ROUNDS: u64 = 20_000;
+    let (mut ring, writer) = waiting_for_a_pipe();
+    let sleeper = Sleeper::new(&ring);
+    let (go, gone) = std::sync::mpsc::channel();
+    let other = std::thread::spawn(move || {
+        for round in 0..ROUNDS {
+            gone.recv().unwrap();
+            for _ in 0..round % 512 {
+                std::hint::spin_loop();
+            }
+            rustix::io::write(&writer, b"x").unwrap();
+        }
+    });
+    for round in 0..ROUNDS {
+        go.send(()).unwrap();
+        while reaped(&mut ring) == 0 {
+            if !ring.prepare_sleep() {
+                assert!(sleeper.is_woken(20), "round {round}");
+            }
+        }
+        push_read(&mut ring, round);
+        ring.submit();
+    }
+    other.join().unwrap();
+}
+
+#[test]
+fn slots_are_made_as_they_are_needed_and_operations_in_flight_survive_it() {
+    let file = file();
+    let bytes: Vec<u8> = (0..=255).collect();
+    file.write_all_at(&bytes, 0).unwrap();
+    let (pipe, writer) = rustix::pipe::pipe().unwrap();
+    let mut ring = Ring::new(Arc::new(pipe), 1024).unwrap();
+    assert_eq!(ring.slots.len(), 0);
+    for tag in 0..700 {
+        push_read(&mut ring, tag);
+    }
+    assert_eq!((ring.in_flight(), ring.slots.len()), (700, 700));
+    ring.submit();
+    rustix::io::write(&writer, &[7; 700]).unwrap();
+    let mut done = wait(&mut ring);
+    done.sort_unstable_by_key(|(tag, ..)| *tag);
+    assert!(done.iter().map(|(tag, ..)| *tag).eq(0..700));
+    assert!(done.iter().all(|(_, result, buf)| *result == 1 && buf.as_ref().is_some_and(|buf| buf[0] == 7)));
+    push_read(&mut ring, 1);
+    assert_eq!(ring.slots.len(), 700);
 }
 
 #[test]
