@@ -103,6 +103,13 @@ pub trait IoQueue {
         false
     }
 
+    /// Lets go of guest memory that the queue, or the kernel for it, keeps beyond operations: of what was unmapped since,
+    /// or of `all`. Called after guest memory was unmapped, and with `all` when a controller goes. Operations in flight
+    /// keep theirs until they end.
+    fn forget_memory(&mut self, all: bool) {
+        let _ = all;
+    }
+
     /// Operations that were accepted and not reported yet.
     fn in_flight(&self) -> usize;
 

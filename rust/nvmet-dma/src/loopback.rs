@@ -26,6 +26,7 @@ impl LoopbackMemory {
     pub fn new(len: usize) -> io::Result<Self> {
         let memory = SharedMemory::new(len)?;
         let mut space = DmaSpace::new(|| {});
+        space.set_pinning(true);
         let fd = memory.fd().try_clone_to_owned()?;
         space.map(Self::IOVA, memory.len() as u64, 0, Access::READ_WRITE, Some(fd))?;
         Ok(Self { space, memory })

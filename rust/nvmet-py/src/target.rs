@@ -179,7 +179,7 @@ impl Subsystem {
         uuid: Option<[u8; 16]>,
     ) -> PyResult<u32> {
         let spec: BackendSpec = disk.parse().map_err(error::backend)?;
-        let options = OpenOptions { read_only, create, block_size };
+        let options = OpenOptions { read_only, create, block_size, ..OpenOptions::default() };
         let backend = py.detach(|| open(&spec, options)).map_err(error::backend)?;
         let ids = NamespaceIds { uuid: uuid.unwrap_or_default(), ..NamespaceIds::default() };
         let config = NamespaceConfig { nsid, block_size, read_only, backend, ids };

@@ -50,6 +50,8 @@ struct Shared {
     limits: Limits,
     /// The same file, if it lies on a memory file system.
     memory: Option<Arc<MemoryFile>>,
+    /// Guest memory may be registered with the ring.
+    fixed_buffers: bool,
     /// `FALLOC_FL_PUNCH_HOLE` was answered with "not supported".
     no_punch: AtomicBool,
     /// `FALLOC_FL_ZERO_RANGE` was answered with "not supported".
@@ -97,6 +99,7 @@ impl FileBackend {
             features: opened.features,
             limits: opened.limits,
             memory,
+            fixed_buffers: options.fixed_buffers,
             no_punch: AtomicBool::new(!opened.limits.punch_hole),
             no_zero_range: AtomicBool::new(false),
         };

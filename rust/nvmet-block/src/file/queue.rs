@@ -75,8 +75,13 @@ enum Started {
 impl FileQueue {
     pub(super) fn new(shared: Arc<Shared>, depth: u32) -> Result<Self, RingError> {
         let depth = depth.clamp(1, MAX_ENTRIES);
+        let mut ring = Ring::new(Arc::clone(&shared.fd), depth)?;
+        // Through the page cache the kernel copies: it needs no pages of the guest's.
+        if shared.fixed_buffers && shared.limits.direct.is_some() {
+            ring.register_memory();
+        }
         Ok(Self {
-            ring: Ring::new(Arc::clone(&shared.fd), depth)?,
+            ring,
             depth,
             tasks: Vec::new(),
             free: Vec::new(),
@@ -355,6 +360,10 @@ impl IoQueue for FileQueue {
 
     fn prepare_sleep(&mut self) -> bool {
         self.ring.prepare_sleep()
+    }
+
+    fn forget_memory(&mut self, all: bool) {
+        self.ring.forget_memory(all);
     }
 
     #[inline]

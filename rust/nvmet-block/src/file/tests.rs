@@ -22,7 +22,8 @@ fn creating(size: u64) -> OpenOptions {
     OpenOptions { create: Some(size), ..OpenOptions::default() }
 }
 
-const READ_ONLY: OpenOptions = OpenOptions { read_only: true, create: None, block_size: 512 };
+const READ_ONLY: OpenOptions =
+    OpenOptions { read_only: true, create: None, block_size: 512, fixed_buffers: true };
 
 fn error(path: &Path, options: OpenOptions) -> String {
     let text = FileBackend::open(path, options).unwrap_err().to_string();

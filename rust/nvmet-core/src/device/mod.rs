@@ -279,6 +279,9 @@ impl Device for NvmeDevice {
         };
         self.mapped = if wanted { self.fresh_doorbell_page() } else { None };
         self.controller.client_attached(self.mapped.is_some());
+        // QEMU does not take pages from a guest that has a vfio-user device (ballooning), SPDK's hugepages stay. Others
+        // may, and the kernel would go on with the old pages.
+        self.dma.set_pinning(!client.json || client.reads_errors);
         tracing::info!(mapped_doorbells = self.mapped.is_some(), "client attached");
         (self.events)(ClientEvent::Attached);
     }

@@ -140,6 +140,13 @@ impl NamespaceQueues {
         queues.fold(false, |awake, queue| queue.prepare_sleep() | awake)
     }
 
+    /// Has the backends let go of guest memory that was unmapped, or of `all`.
+    pub fn forget_memory(&mut self, all: bool) {
+        for queue in self.slots.iter_mut().flatten().filter_map(|slot| slot.queue.as_mut()) {
+            queue.forget_memory(all);
+        }
+    }
+
     /// Gives the backends what was submitted since the last call.
     pub fn kick(&mut self) {
         for &at in &self.busy {

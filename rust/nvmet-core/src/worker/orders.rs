@@ -299,6 +299,7 @@ impl Worker {
         {
             self.quiescing -= 1;
             self.namespaces.release(&controller.index);
+            self.namespaces.forget_memory(true);
             controller.link.tell(Event::Quiesced);
         }
     }

@@ -137,6 +137,7 @@ impl Worker {
                 .flatten()
                 .filter(|slot| slot.quiescing)
                 .for_each(ControllerSlot::let_go_of_memory);
+            self.namespaces.forget_memory(false);
         }
         busy |= self.poll_active();
         if self.polled > 0 {
@@ -182,6 +183,7 @@ impl Worker {
         if !controller.refresh_memory() {
             return false;
         }
+        self.namespaces.forget_memory(false);
         let snapshot = controller.reader.current();
         for (index, group) in self.groups.iter_mut().enumerate() {
             let Some(group) = group.as_mut().filter(|group| group.controller == at) else { continue };

@@ -25,6 +25,7 @@ use std::fmt;
 pub use segments::{SegmentBuf, SegmentBuilder, Segments};
 pub use snapshot::{DmaHandle, DmaReader, Snapshot};
 pub use space::{DmaSpace, MAX_MAPPED_BYTES, MAX_MAPPINGS, MAX_REGIONS, Retired};
+pub(crate) use table::Life;
 pub use window::Window;
 
 /// What the device may do with a region.

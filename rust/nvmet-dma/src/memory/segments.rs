@@ -326,6 +326,13 @@ impl<'b> Segments<'b> {
         Ok(true)
     }
 
+    /// The host address, if the view is one range, and not empty.
+    #[inline]
+    pub(crate) fn only_range(&self) -> Option<usize> {
+        let [one] = self.iovecs else { return None };
+        (self.len > 0).then(|| one.iov_base.addr() + self.skip)
+    }
+
     /// The host ranges of this view, in order. Valid as long as a clone of the snapshot lives.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (NonNull<u8>, usize)> + use<'b> {
         let mut skip = self.skip;

@@ -3,13 +3,14 @@
 //! What it may know: tables and when they change. A snapshot pins its table; see `Retired` for the other end.
 
 use std::cell::Cell;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use super::table::DmaTable;
+use super::table::{DmaTable, Life};
 use super::{Access, Window};
 use crate::error::DmaError;
 use crate::raw;
@@ -103,6 +104,18 @@ impl Snapshot {
     #[inline]
     pub(super) fn table(&self) -> &DmaTable {
         &self.0.table
+    }
+
+    /// The region that a host range lies in, if it is the one that was hit last, and where it is in host memory: first
+    /// byte and length. Nothing for bytes that are thrown away, or if the kernel may not keep pages of this memory.
+    #[inline]
+    pub(crate) fn region_at(&self, host: usize, len: usize) -> Option<(&Arc<Life>, NonNull<u8>, usize)> {
+        let region = self.0.table.regions.get(self.0.hint.get())?;
+        let base = region.host?;
+        let offset = host.checked_sub(base.as_ptr().addr())?;
+        // A region with a host address is smaller than the host's address space.
+        let size = (region.last - region.iova) as usize + 1;
+        (self.0.table.pinning && offset < size && len <= size - offset).then_some((&region.life, base, size))
     }
 
     #[inline]

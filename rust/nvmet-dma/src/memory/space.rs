@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 
 use super::file::{FileFacts, FileId, inspect};
 use super::snapshot::Published;
-use super::table::{DmaTable, NO_MAPPING, Notify, Region};
+use super::table::{Alive, DmaTable, Life, NO_MAPPING, Notify, Region};
 use super::{Access, DmaHandle};
 use crate::error::DmaError;
 use crate::mapping::Mapping;
@@ -32,6 +32,7 @@ struct Entry {
     access: Access,
     /// File and offset; `None` for a region without one, or without any access.
     source: Option<Source>,
+    alive: Alive,
 }
 
 #[derive(Debug, Clone)]
@@ -74,6 +75,7 @@ pub struct DmaSpace {
     poison: Arc<AtomicBool>,
     on_retired: Arc<dyn Fn() + Send + Sync>,
     generation: u64,
+    pinning: bool,
 }
 
 impl DmaSpace {
@@ -87,6 +89,7 @@ impl DmaSpace {
         let poison = Arc::new(AtomicBool::new(false));
         let table = DmaTable {
             generation: 0,
+            pinning: false,
             regions: Box::default(),
             _mappings: Box::default(),
             poison: Arc::clone(&poison),
@@ -103,7 +106,15 @@ impl DmaSpace {
             poison,
             on_retired,
             generation: 0,
+            pinning: false,
         }
+    }
+
+    /// Whether the kernel may keep pages of the memory that is mapped from now on, beyond operations. Not at first: a
+    /// client that takes pages out of its file while they are mapped (memory ballooning) would from then on see others
+    /// than the kernel. QEMU switches that off for its vfio-user devices.
+    pub fn set_pinning(&mut self, allowed: bool) {
+        self.pinning = allowed;
     }
 
     /// Where workers get their readers.
@@ -180,7 +191,7 @@ impl DmaSpace {
             (Some(fd), Some(facts)) => Some(self.source(fd, &facts, offset, size, access.write)?),
             _ => None,
         };
-        self.entries.insert(iova, Entry { size, access, source });
+        self.entries.insert(iova, Entry { size, access, source, alive: Alive(Life::begin()) });
         self.publish();
         Ok(())
     }
@@ -290,6 +301,7 @@ impl DmaSpace {
     fn publish(&mut self) {
         self.generation += 1;
         let regions = self.entries.iter().map(|(&iova, entry)| Region {
+            life: Arc::clone(&entry.alive.0),
             iova,
             last: iova + (entry.size - 1),
             host: entry.source.as_ref().map(|source| {
@@ -301,6 +313,7 @@ impl DmaSpace {
         });
         let table = DmaTable {
             generation: self.generation,
+            pinning: self.pinning,
             regions: regions.collect(),
             _mappings: self.files.iter().map(|file| Arc::clone(&file.mapping)).collect(),
             poison: Arc::clone(&self.poison),

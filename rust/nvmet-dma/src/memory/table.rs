@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::Access;
 use crate::error::DmaError;
@@ -15,9 +15,45 @@ use crate::mapping::Mapping;
 /// In place of a mapping's id where there is no mapping: ids start at 1.
 pub(super) const NO_MAPPING: u64 = 0;
 
+/// Tells one mapped region from any other, also from a later one at the same place.
+#[derive(Debug)]
+pub(crate) struct Life {
+    id: u64,
+    over: AtomicBool,
+}
+
+impl Life {
+    pub(super) fn begin() -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), over: AtomicBool::new(false) })
+    }
+
+    /// Unique in the process, never used again, not 0.
+    #[inline]
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether the region was unmapped; snapshots may still have it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+/// Held by whoever mapped the region.
+#[derive(Debug)]
+pub(super) struct Alive(pub(super) Arc<Life>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Release);
+    }
+}
+
 /// A region, as the data side needs it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Region {
+    pub(super) life: Arc<Life>,
     /// First guest address.
     pub(super) iova: u64,
     /// Last guest address (inclusive, so that a region may end at the top of the address space).
@@ -64,12 +100,14 @@ pub(crate) struct DmaTable {
     pub(super) regions: Box<[Region]>,
     /// Keeps every `Region::host` valid.
     pub(super) _mappings: Box<[Arc<Mapping>]>,
+    /// Whether the kernel may keep pages of it.
+    pub(super) pinning: bool,
     pub(super) poison: Arc<AtomicBool>,
     /// Last field: fields drop in order, so the mappings are released before the control thread is told.
     pub(super) _notify: Notify,
 }
 
-// SAFETY: the pointers in `regions` point into `_mappings`, which are `Send + Sync` and live as long as the table;
+// SAFETY: the pointers in `regions` point into `mappings`, which are `Send + Sync` and live as long as the table;
 // they are only used for raw copies and atomics (SAFETY.md, "Copies").
 unsafe impl Send for DmaTable {}
 // SAFETY: as above; the table is immutable.

@@ -6,6 +6,7 @@
 //!
 //! May know: files, offsets, buffers. Must not know: blocks, alignment rules, what an error means.
 
+mod fixed;
 mod held;
 mod op;
 mod setup;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, SubmissionQueue, Submitter, opcode, squeue};
 
+use fixed::Fixed;
 pub use held::Held;
 pub use op::{MAX_ENTRIES, MAX_SEGMENTS, MAX_TRANSFER, PushError, RingOp};
 pub use setup::RingError;
@@ -52,6 +54,8 @@ pub struct Ring {
     free: Vec<u32>,
     /// How sleepers learn of completions, if not by the ring's own descriptor.
     wake: Option<Wake>,
+    /// Guest memory that is registered, if any is to be.
+    fixed: Option<Fixed>,
     /// Cancellations whose own completion is still to come.
     cancels: u32,
     /// The kernel ties the ring to the thread that made it.
@@ -95,9 +99,24 @@ impl Ring {
             slots: Vec::new(),
             free: Vec::new(),
             wake,
+            fixed: None,
             cancels: 0,
             _one_thread: PhantomData,
         })
+    }
+
+    /// Registers guest memory that is used often: transfers past the page cache cost less then. The kernel keeps
+    /// registered memory until [`Ring::forget_memory`].
+    pub fn register_memory(&mut self) {
+        self.fixed.get_or_insert_with(Fixed::new);
+    }
+
+    /// Lets go of registered memory that was unmapped, or of `all` registered memory. To be called when memory was
+    /// unmapped; operations in flight keep theirs until they end.
+    pub fn forget_memory(&mut self, all: bool) {
+        if let Some(fixed) = &mut self.fixed {
+            fixed.forget(&self.inner.0.submitter(), all);
+        }
     }
 
     /// Operations that were pushed and not reaped.
@@ -125,18 +144,35 @@ impl Ring {
             None => self.grow()?,
         };
         let slot = self.slots.get_mut(index as usize).ok_or(PushError::Full)?;
-        slot.load(op, tag)?;
+        let buffer = match (&mut self.fixed, &op) {
+            (Some(fixed), RingOp::Read { data, .. } | RingOp::Write { data, .. }) => fixed.find(data),
+            _ => None,
+        };
+        if let Err(error) = slot.load(op, tag, buffer) {
+            self.release(buffer);
+            return Err(error);
+        }
         let entry = slot.entry().user_data(u64::from(index));
         let (submitter, mut sq, _) = self.inner.0.split();
         // SAFETY: the slot owns what the entry points to (iovecs, pinned guest memory or buffer); it is neither moved
         // nor loaded again before the completion, because it leaves the free list below, and is leaked if the ring is
         // dropped before.
-        if !unsafe { push_entry(&submitter, &mut sq, &entry) } {
+        let pushed = unsafe { push_entry(&submitter, &mut sq, &entry) };
+        drop((submitter, sq));
+        if !pushed {
             slot.unload();
+            self.release(buffer);
             return Err(PushError::Full);
         }
         self.free.pop();
         Ok(())
+    }
+
+    #[cold]
+    fn release(&mut self, buffer: Option<u16>) {
+        if let (Some(fixed), Some(buffer)) = (&mut self.fixed, buffer) {
+            fixed.release(&self.inner.0.submitter(), buffer);
+        }
     }
 
     /// One more slot, on the free list.
@@ -166,6 +202,9 @@ impl Ring {
         sq.sync();
         if !sq.is_empty() || sq.taskrun() {
             enter(&submitter, &mut sq);
+        }
+        if let Some(fixed) = &mut self.fixed {
+            fixed.register_wanted(&submitter);
         }
     }
 
@@ -219,6 +258,9 @@ impl Ring {
                     continue;
                 }
                 result = -libc::EAGAIN;
+            }
+            if let (Some(fixed), Some(buffer)) = (&mut self.fixed, slot.buffer()) {
+                fixed.release(&submitter, buffer);
             }
             let (tag, result, buf) = slot.finish(result);
             self.free.push(index as u32);
@@ -318,9 +360,8 @@ fn enter(submitter: &Submitter<'_>, sq: &mut SubmissionQueue<'_>) {
     for attempt in 0..SUBMIT_ATTEMPTS {
         let entries = sq.len() as u32;
         // SAFETY: there is no argument; what the entries point to was vouched for when they were pushed.
-        let entered = unsafe {
-            submitter.enter::<libc::sigset_t>(entries, 0, EnterFlags::GETEVENTS.bits(), None)
-        };
+        let entered =
+            unsafe { submitter.enter::<libc::sigset_t>(entries, 0, EnterFlags::GETEVENTS.bits(), None) };
         match entered.map_err(|error| error.raw_os_error()) {
             Ok(_) | Err(Some(libc::EBUSY)) => break,
             Err(Some(libc::EINTR)) => {}

@@ -108,6 +108,8 @@ fn check(ring: &IoUring) -> Result<(), RingError> {
         opcode::Writev::CODE,
         opcode::Read::CODE,
         opcode::Write::CODE,
+        opcode::ReadFixed::CODE,
+        opcode::WriteFixed::CODE,
         opcode::Fsync::CODE,
         opcode::Fallocate::CODE,
         opcode::AsyncCancel::CODE,

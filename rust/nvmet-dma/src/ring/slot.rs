@@ -47,6 +47,8 @@ pub(super) struct Slot {
     /// Keeps guest memory mapped.
     pin: Option<Snapshot>,
     buf: Option<AlignedBuf>,
+    /// The registered buffer that the only range lies in.
+    fixed: Option<u16>,
 }
 
 impl Default for Slot {
@@ -61,19 +63,28 @@ impl Default for Slot {
             left: 0,
             pin: None,
             buf: None,
+            fixed: None,
         }
     }
 }
 
 impl Slot {
+    /// The registered buffer in use.
+    #[inline]
+    pub(super) fn buffer(&self) -> Option<u16> {
+        self.fixed
+    }
+
     /// The tag, while an operation is loaded.
     pub(super) fn tag(&self) -> Option<u64> {
         (!matches!(self.kind, Kind::Idle)).then_some(self.tag)
     }
 
-    /// Takes an operation over. The slot is not in flight. On error it stays empty.
+    /// Takes an operation over; `fixed` is the registered buffer that its segments are one range of, if there is one.
+    /// The slot is not in flight. On error it stays empty.
     #[inline]
-    pub(super) fn load(&mut self, op: RingOp<'_>, tag: u64) -> Result<(), PushError> {
+    pub(super) fn load(&mut self, op: RingOp<'_>, tag: u64, fixed: Option<u16>) -> Result<(), PushError> {
+        self.fixed = fixed;
         self.first = 0;
         self.done = 0;
         self.left = 0;
@@ -193,6 +204,17 @@ impl Slot {
         let iovecs = self.iovecs.get(self.first..).unwrap_or(&[]);
         match (self.kind, iovecs) {
             (Kind::Idle, _) => opcode::Nop::new().build(),
+            (Kind::Read, [one]) if let Some(buffer) = self.fixed => {
+                opcode::ReadFixed::new(FILE, one.iov_base.cast(), one.iov_len as u32, buffer)
+                    .offset(self.offset)
+                    .build()
+            }
+            (Kind::Write { dsync }, [one]) if let Some(buffer) = self.fixed => {
+                opcode::WriteFixed::new(FILE, one.iov_base.cast(), one.iov_len as u32, buffer)
+                    .offset(self.offset)
+                    .rw_flags(rw_flags(dsync))
+                    .build()
+            }
             // One range needs no vector that the kernel would have to fetch. Its length is at most `MAX_TRANSFER`.
             (Kind::Read, [one]) => {
                 opcode::Read::new(FILE, one.iov_base.cast(), one.iov_len as u32).offset(self.offset).build()

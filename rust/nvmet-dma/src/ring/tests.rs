@@ -265,7 +265,7 @@ fn a_slot_goes_on_where_the_kernel_stopped() {
     builder.push(IOVA, 100).unwrap();
     builder.push(IOVA + 0x1000, 100).unwrap();
     let mut slot = Slot::default();
-    slot.load(RingOp::Read { offset: 0, data: builder.finish() }, 9).unwrap();
+    slot.load(RingOp::Read { offset: 0, data: builder.finish() }, 9, None).unwrap();
     assert!(slot.advance(40));
     assert!(slot.advance(60));
     assert!(slot.advance(1));
@@ -383,4 +383,133 @@ fn the_file_stays_open_as_long_as_the_ring() {
     ring.push(RingOp::ReadBuf { offset: 0, buf: AlignedBuf::new(3).unwrap(), len: 3 }, 0).unwrap();
     assert!(matches!(wait(&mut ring).as_slice(), [(0, 3, Some(_))]));
     assert!(ring.file().as_fd().try_clone_to_owned().is_ok());
+}
+
+/// A ring on a file of zeroes that registers memory, and 8 MiB of guest memory.
+fn registering() -> (Ring, LoopbackMemory) {
+    let file = file();
+    file.set_len(1 << 20).unwrap();
+    let mut ring = ring(&file, 8);
+    ring.register_memory();
+    (ring, LoopbackMemory::new(8 << 20).unwrap())
+}
+
+fn read_at(ring: &mut Ring, guest: &LoopbackMemory, offset: u64, times: usize) {
+    let mut reader = guest.handle().reader();
+    let mut room = SegmentBuf::new(4, 1 << 20);
+    for _ in 0..times {
+        let mut builder = room.begin(reader.snapshot(), Direction::ToGuest);
+        builder.push(IOVA + offset, 4096).unwrap();
+        ring.push(RingOp::Read { offset: 0, data: builder.finish() }, 1).unwrap();
+        assert!(matches!(wait(ring).as_slice(), [(1, 4096, None)]));
+    }
+}
+
+fn registered(ring: &Ring) -> usize {
+    ring.fixed.as_ref().unwrap().count()
+}
+
+#[test]
+fn memory_that_is_used_often_is_registered_and_carries_the_same_bytes() {
+    let (mut ring, guest) = registering();
+    read_at(&mut ring, &guest, 0, 60);
+    assert_eq!(registered(&ring), 0);
+    read_at(&mut ring, &guest, 0x3000, 20);
+    assert_eq!(registered(&ring), 1);
+    let pattern: Vec<u8> = (0..8192u32).map(|n| (n * 7 % 251) as u8).collect();
+    guest.memory().write_bytes(0x5000, &pattern).unwrap();
+    let mut reader = guest.handle().reader();
+    let mut room = SegmentBuf::new(4, 1 << 20);
+    let mut builder = room.begin(reader.snapshot(), Direction::FromGuest);
+    builder.push(IOVA + 0x5000, 8192).unwrap();
+    ring.push(RingOp::Write { offset: 100, data: builder.finish(), dsync: true }, 2).unwrap();
+    assert!(ring.slots.iter().any(|slot| slot.buffer().is_some()));
+    assert!(matches!(wait(&mut ring).as_slice(), [(2, 8192, None)]));
+    let mut builder = room.begin(reader.snapshot(), Direction::ToGuest);
+    builder.push(IOVA + 0x9000, 8192).unwrap();
+    ring.push(RingOp::Read { offset: 100, data: builder.finish() }, 3).unwrap();
+    assert!(matches!(wait(&mut ring).as_slice(), [(3, 8192, None)]));
+    let mut back = vec![0; 8192];
+    guest.memory().read_bytes(0x9000, &mut back).unwrap();
+    assert_eq!(back, pattern);
+}
+
+#[test]
+fn unmapped_memory_is_let_go_of_and_other_memory_stays_registered() {
+    let (mut ring, mut gone) = registering();
+    let stays = LoopbackMemory::new(8 << 20).unwrap();
+    read_at(&mut ring, &gone, 0, 70);
+    read_at(&mut ring, &stays, 0, 70);
+    assert_eq!(registered(&ring), 2);
+    ring.forget_memory(false);
+    assert_eq!(registered(&ring), 2);
+    let _ = gone.space().unmap(IOVA, 8 << 20).unwrap();
+    ring.forget_memory(false);
+    assert_eq!(registered(&ring), 1);
+    ring.forget_memory(true);
+    assert_eq!(registered(&ring), 0);
+    read_at(&mut ring, &stays, 0, 70);
+    assert_eq!(registered(&ring), 1);
+}
+
+#[test]
+fn a_region_mapped_again_at_the_same_place_is_another_one() {
+    let (mut ring, mut guest) = registering();
+    read_at(&mut ring, &guest, 0, 70);
+    let old = guest.handle().reader();
+    let _ = guest.space().unmap(IOVA, 8 << 20).unwrap();
+    let file = guest.memory().fd().try_clone_to_owned().unwrap();
+    guest.space().map(IOVA, 8 << 20, 0, crate::memory::Access::READ_WRITE, Some(file)).unwrap();
+    read_at(&mut ring, &guest, 0, 1);
+    assert!(ring.slots.iter().all(|slot| slot.buffer().is_none()));
+    drop(old);
+}
+
+#[test]
+fn memory_in_use_is_let_go_of_with_its_last_operation() {
+    let (pipe, writer) = rustix::pipe::pipe().unwrap();
+    let mut ring = Ring::new(Arc::new(pipe), 4).unwrap();
+    ring.register_memory();
+    let mut guest = LoopbackMemory::new(8 << 20).unwrap();
+    let mut reader = guest.handle().reader();
+    let mut room = SegmentBuf::new(1, 4096);
+    let mut read = |ring: &mut Ring, snapshot: &crate::memory::Snapshot| {
+        let mut builder = room.begin(snapshot, Direction::ToGuest);
+        builder.push(IOVA, 1).unwrap();
+        ring.push(RingOp::Read { offset: u64::MAX, data: builder.finish() }, 3).unwrap();
+        ring.submit();
+    };
+    for _ in 0..70 {
+        rustix::io::write(&writer, b"x").unwrap();
+        read(&mut ring, reader.snapshot());
+        wait(&mut ring);
+    }
+    assert_eq!(registered(&ring), 1);
+    read(&mut ring, reader.snapshot());
+    let _ = guest.space().unmap(IOVA, 8 << 20).unwrap();
+    ring.forget_memory(false);
+    assert_eq!(registered(&ring), 1);
+    rustix::io::write(&writer, b"y").unwrap();
+    wait(&mut ring);
+    assert_eq!(registered(&ring), 0);
+}
+
+#[test]
+fn memory_that_may_not_be_pinned_is_not_registered() {
+    let (mut ring, mut guest) = registering();
+    guest.space().set_pinning(false);
+    let _ = guest.space().unmap(IOVA, 8 << 20).unwrap();
+    let file = guest.memory().fd().try_clone_to_owned().unwrap();
+    guest.space().map(IOVA, 8 << 20, 0, crate::memory::Access::READ_WRITE, Some(file)).unwrap();
+    read_at(&mut ring, &guest, 0, 200);
+    assert_eq!(registered(&ring), 0);
+}
+
+#[test]
+fn a_range_over_two_chunks_and_a_transfer_of_two_ranges_go_unregistered() {
+    let (mut ring, guest) = registering();
+    let base = guest.handle().reader().snapshot().first_mapping().unwrap().as_ptr().addr();
+    let edge = (base + 1).next_multiple_of(2 << 20) - base;
+    read_at(&mut ring, &guest, edge as u64 - 2048, 200);
+    assert_eq!(registered(&ring), 0);
 }
