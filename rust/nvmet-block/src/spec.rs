@@ -68,11 +68,14 @@ pub struct OpenOptions {
     /// Let the kernel keep guest memory at hand (io_uring's registered buffers) where the client allows it: direct I/O
     /// takes less CPU time then. The pages are pinned, so nothing may take them from the guest meanwhile.
     pub fixed_buffers: bool,
+    /// Ask the device for results instead of waiting for its interrupts (`IORING_SETUP_IOPOLL`): lower latency, and a
+    /// worker that is awake while anything is in flight. For block devices with poll queues.
+    pub iopoll: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { read_only: false, create: None, block_size: 512, fixed_buffers: true }
+        Self { read_only: false, create: None, block_size: 512, fixed_buffers: true, iopoll: false }
     }
 }
 
@@ -85,6 +88,12 @@ pub fn open(spec: &BackendSpec, options: OpenOptions) -> Result<Arc<dyn Backend>
         return Err(BackendError::Spec {
             spec: spec.to_string(),
             why: "only a file can be created: leave --create out".to_owned(),
+        });
+    }
+    if options.iopoll && !matches!(spec, BackendSpec::Path(_)) {
+        return Err(BackendError::Spec {
+            spec: spec.to_string(),
+            why: "only a block device can be polled: leave iopoll out".to_owned(),
         });
     }
     if let BackendSpec::Null(size) | BackendSpec::Ram(size) = spec {
@@ -123,6 +132,9 @@ mod tests {
     fn memory_is_not_created_and_must_be_whole_blocks() {
         let create = OpenOptions { create: Some(4096), ..OpenOptions::default() };
         assert!(open(&BackendSpec::Ram(4096), create).err().unwrap().to_string().contains("--create"));
+        let iopoll = OpenOptions { iopoll: true, ..OpenOptions::default() };
+        let error = open(&BackendSpec::Ram(4096), iopoll).err().unwrap().to_string();
+        assert!(error.contains("iopoll") && !error.contains('\n'), "{error}");
         let error = open(&BackendSpec::Ram(1000), OpenOptions::default()).err().unwrap().to_string();
         assert!(error.contains("1000") && error.contains("multiple of the block size 512"), "{error}");
         let blocks = OpenOptions { block_size: 4096, ..OpenOptions::default() };

@@ -23,6 +23,8 @@ pub(super) struct Limits {
     pub(super) logical_block: u32,
     pub(super) physical_block: u32,
     pub(super) optimal_io: u32,
+    /// The device has queues that can be polled.
+    pub(super) poll_queues: bool,
     /// `FALLOC_FL_PUNCH_HOLE` works, and leaves zeroes.
     pub(super) punch_hole: bool,
 }
@@ -59,6 +61,7 @@ pub(super) fn explore(
                 optimal_io: queue_limit(device, "optimal_io_size")
                     .and_then(|n| u32::try_from(n).ok())
                     .unwrap_or(0),
+                poll_queues: queue_limit(device, "io_poll") == Some(1),
                 // A device punches holes by writing zeroes, and refuses if it cannot do so by itself.
                 punch_hole: !read_only
                     && queue_limit(device, "write_zeroes_max_bytes").is_some_and(|n| n > 0),
@@ -71,6 +74,7 @@ pub(super) fn explore(
             logical_block: MIN_BLOCK,
             physical_block: power_of_two(Some(u64::from(stat.stx_blksize)), MIN_BLOCK).max(block_size),
             optimal_io: 0,
+            poll_queues: false,
             punch_hole: !read_only && can_punch(fd, size),
         },
     })

@@ -13,6 +13,7 @@ mod limits;
 mod lock;
 mod memory;
 mod open;
+mod polling;
 mod queue;
 mod task;
 #[cfg(test)]
@@ -52,6 +53,8 @@ struct Shared {
     memory: Option<Arc<MemoryFile>>,
     /// Guest memory may be registered with the ring.
     fixed_buffers: bool,
+    /// Direct transfers go by a polled ring.
+    iopoll: bool,
     /// `FALLOC_FL_PUNCH_HOLE` was answered with "not supported".
     no_punch: AtomicBool,
     /// `FALLOC_FL_ZERO_RANGE` was answered with "not supported".
@@ -87,7 +90,7 @@ impl FileBackend {
     /// opening it, and a file that could not be created completely is removed.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, BackendError> {
         let opened = open::open(path, options)?;
-        let fd = Arc::new(opened.fd);
+        let fd = opened.fd;
         let memory = if opened.limits.block_device {
             None
         } else {
@@ -100,6 +103,7 @@ impl FileBackend {
             limits: opened.limits,
             memory,
             fixed_buffers: options.fixed_buffers,
+            iopoll: options.iopoll,
             no_punch: AtomicBool::new(!opened.limits.punch_hole),
             no_zero_range: AtomicBool::new(false),
         };
@@ -146,7 +150,11 @@ impl Backend for FileBackend {
     fn describe(&self) -> String {
         let Limits { block_device, direct, .. } = self.shared.limits;
         let kind = if block_device { "block device" } else { "file" };
-        let cache = if direct.is_some() { "direct" } else { "buffered" };
+        let cache = match direct {
+            Some(_) if self.shared.iopoll => "direct, polled",
+            Some(_) => "direct",
+            None => "buffered",
+        };
         let access = if self.shared.geometry.read_only { ", read-only" } else { "" };
         format!("{}: {kind}, {}, {cache}{access}", self.path.display(), exact(self.shared.geometry.size))
     }

@@ -4,13 +4,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use nvmet_dma::ring::Ring;
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::limits::{self, Limits};
-use super::lock;
+use super::{lock, polling};
 use crate::backend::{Features, Geometry};
 use crate::error::BackendError;
 use crate::size::{MIN_BLOCK, check_size};
@@ -18,7 +19,7 @@ use crate::spec::OpenOptions;
 
 /// A file that passed all checks, locked.
 pub(super) struct Opened {
-    pub(super) fd: OwnedFd,
+    pub(super) fd: Arc<OwnedFd>,
     pub(super) geometry: Geometry,
     pub(super) features: Features,
     pub(super) limits: Limits,
@@ -131,6 +132,10 @@ fn prepare(path: &Path, fd: OwnedFd, options: OpenOptions) -> Result<Opened, Bac
     let device = is_device.then(|| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)));
     let limits =
         limits::explore(fd.as_fd(), device, size, options.block_size, options.read_only).map_err(failed)?;
+    let fd = Arc::new(fd);
+    if options.iopoll {
+        polling::check(&fd, &limits).map_err(|why| refuse(path, why))?;
+    }
     let geometry = geometry(size, &limits, options);
     let features = Features {
         volatile_write_cache: !options.read_only,

@@ -23,6 +23,8 @@ const MAX_BUFFERS: usize = 32;
 #[derive(Debug)]
 pub(super) struct FileQueue {
     ring: Ring,
+    /// For direct transfers without FUA, which is all that a ring that polls its device can do.
+    polled: Option<Ring>,
     /// Most operations in flight.
     depth: u32,
     /// As many as were ever in flight together.
@@ -76,12 +78,15 @@ impl FileQueue {
     pub(super) fn new(shared: Arc<Shared>, depth: u32) -> Result<Self, RingError> {
         let depth = depth.clamp(1, MAX_ENTRIES);
         let mut ring = Ring::new(Arc::clone(&shared.fd), depth)?;
+        let mut polled =
+            if shared.iopoll { Some(Ring::polled(Arc::clone(&shared.fd), depth)?) } else { None };
         // Through the page cache the kernel copies: it needs no pages of the guest's.
         if shared.fixed_buffers && shared.limits.direct.is_some() {
-            ring.register_memory();
+            polled.as_mut().unwrap_or(&mut ring).register_memory();
         }
         Ok(Self {
             ring,
+            polled,
             depth,
             tasks: Vec::new(),
             free: Vec::new(),
@@ -105,7 +110,11 @@ impl FileQueue {
     #[inline]
     fn transfer(&mut self, tag: u64, op: RingOp<'_>, work: Work) -> Submitted {
         let Some(index) = self.vacant() else { return Submitted::Full };
-        match self.ring.push(op, u64::from(index)) {
+        let ring = match (&mut self.polled, &op) {
+            (Some(polled), RingOp::Read { .. } | RingOp::Write { dsync: false, .. }) => polled,
+            _ => &mut self.ring,
+        };
+        match ring.push(op, u64::from(index)) {
             Ok(()) => {
                 self.occupy(index, tag, work);
                 Submitted::Pending
@@ -330,12 +339,15 @@ impl IoQueue for FileQueue {
     fn kick(&mut self) {
         self.cached.kicked();
         self.ring.submit();
+        if let Some(polled) = &mut self.polled {
+            polled.submit();
+        }
     }
 
     #[inline]
     fn reap(&mut self, done: &mut dyn FnMut(u64, Result<(), IoError>)) {
-        let Self { ring, tasks, free, again, pool, shared, .. } = self;
-        ring.reap(|index, result, buf| {
+        let Self { ring, polled, tasks, free, again, pool, shared, .. } = self;
+        let mut over = |index: u64, result, buf| {
             let Some(task) = tasks.get_mut(index as usize) else { return };
             match task.advance(result, buf, shared) {
                 Progress::Done(result) => {
@@ -348,7 +360,11 @@ impl IoQueue for FileQueue {
                 }
                 Progress::Again => again.push(index as u32),
             }
-        });
+        };
+        ring.reap(&mut over);
+        if let Some(polled) = polled {
+            polled.reap(&mut over);
+        }
         if !self.again.is_empty() || !self.waiting.is_empty() {
             self.go_on(done);
         }
@@ -359,11 +375,15 @@ impl IoQueue for FileQueue {
     }
 
     fn prepare_sleep(&mut self) -> bool {
-        self.ring.prepare_sleep()
+        let polled = self.polled.as_mut().is_some_and(Ring::prepare_sleep);
+        self.ring.prepare_sleep() | polled
     }
 
     fn forget_memory(&mut self, all: bool) {
         self.ring.forget_memory(all);
+        if let Some(polled) = &mut self.polled {
+            polled.forget_memory(all);
+        }
     }
 
     #[inline]

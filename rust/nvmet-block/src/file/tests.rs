@@ -23,7 +23,7 @@ fn creating(size: u64) -> OpenOptions {
 }
 
 const READ_ONLY: OpenOptions =
-    OpenOptions { read_only: true, create: None, block_size: 512, fixed_buffers: true };
+    OpenOptions { read_only: true, create: None, block_size: 512, fixed_buffers: true, iopoll: false };
 
 fn error(path: &Path, options: OpenOptions) -> String {
     let text = FileBackend::open(path, options).unwrap_err().to_string();
@@ -116,6 +116,21 @@ fn what_cannot_be_a_disk_is_named_with_what_to_do() {
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
         .unwrap();
     assert!(error(&fifo, options).contains("neither"));
+}
+
+#[test]
+fn what_cannot_be_polled_is_refused_with_what_can() {
+    let directory = directory();
+    let path = image(&directory, 1 << 20);
+    let polled = OpenOptions { iopoll: true, ..OpenOptions::default() };
+    assert!(error(&path, polled).contains("a block device"));
+    let new = directory.path().join("new");
+    assert!(error(&new, OpenOptions { iopoll: true, ..creating(4096) }).contains("iopoll"));
+    assert!(!new.exists());
+    // The reason that the kernel itself has.
+    let fd = Arc::new(fs::File::open(&path).unwrap().into());
+    let why = super::polling::try_it(&fd, 4096).unwrap_err();
+    assert!(why.contains("poll queues"), "{why}");
 }
 
 #[test]

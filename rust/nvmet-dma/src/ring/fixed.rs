@@ -78,11 +78,20 @@ pub(super) struct Fixed {
     hand: usize,
     /// The kernel takes no more.
     refused: bool,
+    /// Most chunks.
+    limit: u16,
 }
 
 impl Fixed {
     pub(super) fn new() -> Self {
-        Self { places: Vec::new(), chunks: Vec::new(), wanted: None, hand: 0, refused: false }
+        Self {
+            places: Vec::new(),
+            chunks: Vec::new(),
+            wanted: None,
+            hand: 0,
+            refused: false,
+            limit: MAX_CHUNKS,
+        }
     }
 
     /// The number of the registered buffer that `data` lies in; it is in use until [`Fixed::release`].
@@ -173,10 +182,10 @@ impl Fixed {
             return;
         }
         if self.chunks.is_empty() {
-            if let Err(error) = submitter.register_buffers_sparse(MAX_CHUNKS.into()) {
+            if let Err(error) = submitter.register_buffers_sparse(self.limit.into()) {
                 return self.refuse(&error);
             }
-            self.chunks.resize_with(MAX_CHUNKS.into(), || None);
+            self.chunks.resize_with(self.limit.into(), || None);
         }
         let Some(index) = self.room() else { return };
         // SAFETY: the range is a part of a region of the pinned snapshot, so it is mapped during the call. Afterwards the
@@ -212,8 +221,9 @@ impl Fixed {
         if idle { u16::try_from(self.hand).ok() } else { None }
     }
 
+    /// Takes the kernel's refusal in.
     #[cold]
-    fn refuse(&mut self, error: &std::io::Error) {
+    pub(super) fn refuse(&mut self, error: &std::io::Error) {
         // Memory that cannot be registered at all (read-only, of a file system that does not allow it) says EFAULT or
         // EOPNOTSUPP; other memory may still do.
         if !matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EOPNOTSUPP)) {
@@ -259,6 +269,12 @@ impl Fixed {
         {
             *place = VACANT;
         }
+    }
+
+    /// With another limit.
+    #[cfg(test)]
+    pub(super) fn set_limit(&mut self, limit: u16) {
+        self.limit = limit;
     }
 
     /// Registered chunks.

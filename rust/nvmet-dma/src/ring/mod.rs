@@ -26,6 +26,7 @@ use io_uring::{EnterFlags, IoUring, SubmissionQueue, Submitter, opcode, squeue};
 use fixed::Fixed;
 pub use held::Held;
 pub use op::{MAX_ENTRIES, MAX_SEGMENTS, MAX_TRANSFER, PushError, RingOp};
+use setup::Completion;
 pub use setup::RingError;
 use slot::Slot;
 use wake::Wake;
@@ -49,6 +50,8 @@ pub struct Ring {
     file: Arc<OwnedFd>,
     /// Most operations in flight.
     entries: u32,
+    /// The kernel asks the device only when it is entered.
+    polled: bool,
     /// As many as were ever in flight together; they may move, what the kernel has a pointer to may not.
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -78,7 +81,7 @@ impl Ring {
     ///
     /// Those of [`Ring::new`].
     pub fn check() -> Result<(), RingError> {
-        setup::build(1).map(drop)
+        setup::build(1, Completion::Interrupt).map(drop)
     }
 
     /// A ring for `entries` operations in flight (1 to [`MAX_ENTRIES`]) on `file`.
@@ -87,15 +90,35 @@ impl Ring {
     ///
     /// [`RingError::Forbidden`] and [`RingError::TooOld`] where there is no usable `io_uring`; [`RingError::Io`].
     pub fn new(file: Arc<OwnedFd>, entries: u32) -> Result<Self, RingError> {
+        Self::with(file, entries, Completion::Interrupt)
+    }
+
+    /// A ring for direct reads and writes on a device with poll queues, which [`Ring::reap`] asks for results: there is
+    /// no interrupt, and nothing to sleep on. Whatever else it is asked for, or of another file, ends with EOPNOTSUPP or
+    /// EINVAL.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Ring::new`].
+    pub fn polled(file: Arc<OwnedFd>, entries: u32) -> Result<Self, RingError> {
+        Self::with(file, entries, Completion::Poll)
+    }
+
+    fn with(file: Arc<OwnedFd>, entries: u32, completion: Completion) -> Result<Self, RingError> {
         let entries = entries.clamp(1, MAX_ENTRIES);
-        let mut inner = setup::build(entries)?;
+        let mut inner = setup::build(entries, completion)?;
         setup::register_file(&inner, file.as_fd())?;
-        let wake =
-            if setup::defers(&inner) { Some(Wake::new(&mut inner).map_err(RingError::Io)?) } else { None };
+        let polled = completion == Completion::Poll;
+        let wake = if setup::defers(&inner) && !polled {
+            Some(Wake::new(&mut inner).map_err(RingError::Io)?)
+        } else {
+            None
+        };
         Ok(Self {
             inner: RingInner(inner),
             file,
             entries,
+            polled,
             slots: Vec::new(),
             free: Vec::new(),
             wake,
@@ -209,9 +232,12 @@ impl Ring {
     }
 
     /// Makes the descriptor fit to be slept on. True if there is something to reap, or to submit, already: then the
-    /// thread must not sleep. With nothing in flight it makes the descriptor not readable. At most two system calls.
+    /// thread must not sleep; so it is while a polled device is busy. With nothing in flight it makes the descriptor not readable. At most two system calls.
     pub fn prepare_sleep(&mut self) -> bool {
         let idle = self.in_flight() == 0;
+        if self.polled {
+            return !idle;
+        }
         let (submitter, mut sq, mut cq) = self.inner.0.split();
         if let Some(wake) = &mut self.wake {
             if idle {
@@ -231,12 +257,14 @@ impl Ring {
     /// The result is a negative errno, or the bytes that were moved: all of them, or fewer at the end of the file.
     #[inline]
     pub fn reap(&mut self, mut each: impl FnMut(u64, i32, Option<AlignedBuf>)) {
+        let busy = self.polled && self.in_flight() > 0;
         let (submitter, mut sq, mut cq) = self.inner.0.split();
         if let Some(wake) = &mut self.wake {
             wake.disarm(&cq);
         }
         sq.sync();
-        if sq.taskrun() || sq.cq_overflow() || !sq.is_empty() && cq.is_empty() {
+        let asks = busy && cq.is_empty();
+        if asks || sq.taskrun() || sq.cq_overflow() || !sq.is_empty() && cq.is_empty() {
             enter(&submitter, &mut sq);
         }
         cq.sync();
@@ -275,7 +303,9 @@ impl Ring {
     /// Asks the kernel to give up the operation with this tag (`ECANCELED`), if it can still. Best effort; the
     /// operation is reported in any case.
     pub fn cancel(&mut self, tag: u64) {
-        let Some(index) = self.slots.iter().position(|slot| slot.tag() == Some(tag)) else { return };
+        // A device that is polled is asked anyway, and the kernel does not cancel what is there.
+        let found = self.slots.iter().position(|slot| slot.tag() == Some(tag)).filter(|_| !self.polled);
+        let Some(index) = found else { return };
         if self.cancels >= self.entries {
             return;
         }
@@ -325,7 +355,8 @@ impl Drop for Ring {
         if self.in_flight() > 0 {
             self.wind_down();
         }
-        // The kernel takes the ring itself apart some time later; the file, its locks and its device are given up now.
+        // The kernel takes the ring itself apart some time later; guest memory, the file, its locks and its device are given up now.
+        self.forget_memory(true);
         let _ = self.inner.0.submitter().unregister_files();
         if self.in_flight() > 0 {
             tracing::error!(left = self.in_flight(), "operations do not end; their memory is given up");

@@ -53,14 +53,23 @@ const SETUP_PAUSE: Duration = Duration::from_millis(10);
 /// The submission queue otherwise: a batch is rarely larger, and pushing more only costs one more system call.
 const BATCH: u32 = 128;
 
+/// How the ring learns that a device is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Completion {
+    /// By an interrupt.
+    Interrupt,
+    /// By asking the device (`IORING_SETUP_IOPOLL`): direct reads and writes only.
+    Poll,
+}
+
 /// A ring with the best flags that the kernel takes, for `operations` in flight: a completion for each of them fits.
 /// Less where the memory that the user's processes may lock (`RLIMIT_MEMLOCK`, which some kernels charge rings to) is
 /// not enough. Then it takes as little as a ring can, not all that is left: the next one needs some, too. Completions
 /// beyond those that fit wait in the kernel.
-pub(super) fn build(operations: u32) -> Result<IoUring, RingError> {
+pub(super) fn build(operations: u32, completion: Completion) -> Result<IoUring, RingError> {
     let (mut entries, mut completions) = (operations.min(BATCH), operations.max(2));
     for _ in 1..SETUP_ATTEMPTS {
-        match build_exactly(entries, completions) {
+        match build_exactly(entries, completions, completion) {
             Err(RingError::Io(error)) if error.raw_os_error() == Some(libc::ENOMEM) => {
                 if entries > FEW_ENTRIES {
                     (entries, completions) = (FEW_ENTRIES, 2 * FEW_ENTRIES);
@@ -71,7 +80,7 @@ pub(super) fn build(operations: u32) -> Result<IoUring, RingError> {
             other => return other,
         }
     }
-    build_exactly(entries, completions)
+    build_exactly(entries, completions, completion)
 }
 
 /// Whether the kernel defers the ring's work until the ring's thread comes for it.
@@ -80,19 +89,24 @@ pub(super) fn defers(ring: &IoUring) -> bool {
     ring.params().is_setup_single_issuer()
 }
 
-fn build_exactly(entries: u32, completions: u32) -> Result<IoUring, RingError> {
-    let best = IoUring::builder()
+fn build_exactly(entries: u32, completions: u32, completion: Completion) -> Result<IoUring, RingError> {
+    let builder = || {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(completions);
+        if completion == Completion::Poll {
+            builder.setup_iopoll();
+        }
+        builder
+    };
+    let best = builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_taskrun_flag()
         .setup_submit_all()
-        .setup_cqsize(completions)
         .build(entries);
     let ring = match best {
         // Linux before 6.1.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            IoUring::builder().setup_cqsize(completions).build(entries)
-        }
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder().build(entries),
         other => other,
     };
     let ring = ring.map_err(RingError::from_setup)?;

@@ -513,3 +513,57 @@ fn a_range_over_two_chunks_and_a_transfer_of_two_ranges_go_unregistered() {
     read_at(&mut ring, &guest, edge as u64 - 2048, 200);
     assert_eq!(registered(&ring), 0);
 }
+
+#[test]
+fn a_polled_ring_keeps_its_thread_awake_and_says_what_a_file_cannot_do() {
+    let file = file();
+    file.set_len(4096).unwrap();
+    let mut ring = Ring::polled(Arc::new(OwnedFd::from(file)), 4).unwrap();
+    assert!(!ring.prepare_sleep());
+    let buf = AlignedBuf::new(4096).unwrap();
+    ring.push(RingOp::ReadBuf { offset: 0, buf, len: 4096 }, 1).unwrap();
+    assert!(ring.prepare_sleep());
+    let mut done = Vec::new();
+    while ring.in_flight() > 0 {
+        ring.submit();
+        ring.reap(|tag, result, _| done.push((tag, result)));
+    }
+    assert_eq!(done, [(1, -libc::EOPNOTSUPP)]);
+    assert!(!ring.prepare_sleep());
+}
+
+#[test]
+fn a_chunk_in_use_is_not_exchanged_for_another_and_one_out_of_use_is() {
+    let (mut ring, guest) = registering();
+    ring.fixed.as_mut().unwrap().set_limit(2);
+    let base = guest.handle().reader().snapshot().first_mapping().unwrap().as_ptr().addr();
+    let edge = ((base + 1).next_multiple_of(2 << 20) - base) as u64;
+    let (busy, idle, new) = (edge, edge + (2 << 20), edge + (4 << 20));
+    let is_registered = |ring: &mut Ring, offset| {
+        read_at(ring, &guest, offset, 1);
+        ring.slots.iter().any(|slot| slot.buffer().is_some())
+    };
+    read_at(&mut ring, &guest, busy, 70);
+    read_at(&mut ring, &guest, idle, 70);
+    assert_eq!(registered(&ring), 2);
+    for _ in 0..8 {
+        read_at(&mut ring, &guest, new, 64);
+        read_at(&mut ring, &guest, busy, 1);
+    }
+    assert_eq!(registered(&ring), 2);
+    assert!(is_registered(&mut ring, busy));
+    assert!(is_registered(&mut ring, new));
+    assert!(!is_registered(&mut ring, idle));
+}
+
+#[test]
+fn after_a_refusal_everything_goes_on_unregistered() {
+    let (mut ring, guest) = registering();
+    ring.fixed.as_mut().unwrap().refuse(&std::io::Error::from_raw_os_error(libc::ENOMEM));
+    read_at(&mut ring, &guest, 0, 200);
+    assert_eq!(registered(&ring), 0);
+    ring.fixed = Some(Fixed::new());
+    ring.fixed.as_mut().unwrap().refuse(&std::io::Error::from_raw_os_error(libc::EFAULT));
+    read_at(&mut ring, &guest, 0, 200);
+    assert_eq!(registered(&ring), 1);
+}
