@@ -90,6 +90,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no workers": (("run", "disk.img", "--workers", "0"), ("--workers", "0", "1024")),
     "too many workers": (("run", "disk.img", "--workers", "1025"), ("--workers", "1025", "1024")),
     "workers in words": (("run", "disk.img", "--workers", "two"), ("--workers", "two")),
+    "polling a file": (("run", "disk.img", "--iopoll"), ("disk.img", "--iopoll", "block device")),
+    "polling memory": (("run", "ram:1M", "--iopoll"), ("ram:1M", "--iopoll", "block device")),
     "cpus": (("run", "disk.img", "--cpus", "3-1"), ("--cpus", "3-1")),
     "cpus without an end": (("run", "disk.img", "--cpus", "0-"), ("--cpus", "'0-'", "0,2-3")),
     "cpus without a beginning": (("run", "disk.img", "--cpus", "-1"), ("--cpus", "'-1'")),

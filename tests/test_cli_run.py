@@ -311,7 +311,8 @@ def test_an_ordinary_user_without_capabilities_serves_and_measures(home: Path, u
         result = run("bench", "s", "--verify", cwd=home, program=user.program)
         assert result.returncode == 0, result.stderr
         assert server.stop() == 0
-    assert only_the_shortage_is_told(home, user)
+    # 64 KiB of lockable memory are enough for the ring of one disk.
+    assert (home / "server.err").read_text() == ""
 
 
 def only_the_shortage_is_told(home: Path, user: OrdinaryUser) -> bool:
@@ -362,8 +363,15 @@ def test_rings_are_small_if_and_only_if_that_is_told(home: Path, spare: int) -> 
             [PROGRAM, "bench", "s", "--runtime", "600"], cwd=home, stdout=subprocess.DEVNULL
         )
         try:
-            wait_until(lambda: ring_entries(server.process.pid), "a ring for the disk")
-            entries = ring_entries(server.process.pid)
+            seen: list[list[int]] = []
+
+            def settled() -> bool:
+                """Whether there is one ring: a reset of the controller may be between two."""
+                seen.append(ring_entries(server.process.pid))
+                return len(seen[-1]) == 1
+
+            wait_until(settled, "a ring for the disk")
+            entries = seen[-1]
         finally:
             load.kill()
             load.wait()

@@ -70,6 +70,8 @@ class Subsystem:
         read_only: bool = False,
         create: int | None = None,
         uuid: bytes | None = None,
+        iopoll: bool = False,
+        fixed_buffers: bool = True,
     ) -> int: ...
 
 @final

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from nvmet_vdev.sizes import format_size
 
-RING_BYTES = 104 << 10
-"""What the kernel charges for a ring of 1024 entries: 64 KiB of submission entries and 40 KiB of indexes and
-completions. Each worker has one for each disk."""
+RING_BYTES = 28 << 10
+"""What the kernel charges for a ring: 8 KiB of submission entries and 20 KiB of indexes and completions. Each
+worker has one for each disk."""
 
 _CHARGED_FROM = (6, 14)
 """From this Linux on rings count as locked memory; before it, only buffers that are registered did."""

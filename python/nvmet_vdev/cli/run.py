@@ -100,6 +100,17 @@ Serial number, NQN and UUIDs stay the same from start to start of the same disks
     "idle drive costs nothing. event: sleeps at once; the least CPU time, and a wake-up for every pause. "
     "poll: never sleeps while a client is attached; the shortest latency, and all of a CPU per worker.",
 )
+@click.option(
+    "--iopoll",
+    is_flag=True,
+    help="Ask block devices with poll queues for results, instead of waiting for their interrupts.",
+)
+@click.option(
+    "--fixed-buffers/--no-fixed-buffers",
+    default=True,
+    show_default=True,
+    help="Keep guest memory that is much used pinned for direct I/O, where limit and client allow it.",
+)
 @click.option("--pidfile", "pid_path", metavar="F", help="Write the process id here, once ready.")
 @click.option("--terminate", is_flag=True, help="Exit when the client leaves.")
 @verbosity.option
@@ -115,6 +126,8 @@ def command(
     queue_size: int,
     doorbells: str,
     workers: int,
+    iopoll: bool,
+    fixed_buffers: bool,
     cpus: tuple[int, ...],
     wait: str,
     pid_path: str | None,
@@ -139,6 +152,8 @@ def command(
     elif socket is not None:
         raise UsageError("--socket and --fd name two sockets; give one of them")
     _check_create(disks, create)
+    if iopoll and all(map(memory_kind, disks)):
+        raise UsageError(f"--iopoll is for block devices and {disks[0]} is memory: leave --iopoll out")
     names = identity.derive(list(disks), path)
 
     with StopSignals() as signals, Target(workers=workers, cpus=cpus, wait=wait) as target:
@@ -151,6 +166,8 @@ def command(
                 create=create,
                 read_only=read_only,
                 block_size=int(block_size),
+                iopoll=iopoll,
+                fixed_buffers=fixed_buffers,
                 cleanup=cleanup,
             )
             target.listen(
@@ -202,13 +219,22 @@ def _add_namespaces(
     create: int | None,
     read_only: bool,
     block_size: int,
+    iopoll: bool,
+    fixed_buffers: bool,
     cleanup: contextlib.ExitStack,
 ) -> None:
     """Opens `disks` as NSID 1, 2, …; `cleanup` learns to remove the images that this made."""
     for disk, uuid in zip(disks, uuids, strict=True):
         new = create is not None and not memory_kind(disk) and not Path(disk).exists()
         subsystem.add_namespace(
-            disk, create=create if new else None, read_only=read_only, block_size=block_size, uuid=uuid.bytes
+            disk,
+            create=create if new else None,
+            read_only=read_only,
+            block_size=block_size,
+            uuid=uuid.bytes,
+            # Memory is done at once: there is nothing to wait for.
+            iopoll=iopoll and memory_kind(disk) is None,
+            fixed_buffers=fixed_buffers,
         )
         # Only now is it ours: had somebody else made it meanwhile, the lock would have refused it.
         if new:

@@ -93,7 +93,7 @@ pub fn open(spec: &BackendSpec, options: OpenOptions) -> Result<Arc<dyn Backend>
     if options.iopoll && !matches!(spec, BackendSpec::Path(_)) {
         return Err(BackendError::Spec {
             spec: spec.to_string(),
-            why: "only a block device can be polled: leave iopoll out".to_owned(),
+            why: "only a block device can be polled: leave --iopoll out".to_owned(),
         });
     }
     if let BackendSpec::Null(size) | BackendSpec::Ram(size) = spec {

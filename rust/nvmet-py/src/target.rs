@@ -165,8 +165,12 @@ impl Subsystem {
     /// Opens `disk` (a path, `ram:SIZE` or `null:SIZE`) and adds it as a namespace; returns its identifier (NSID).
     ///
     /// `block_size` is 512 or 4096 bytes. With `create` an image file that does not exist is made, that many bytes
-    /// large. `uuid` are the 16 bytes of the namespace's UUID.
-    #[pyo3(signature = (disk, *, nsid = None, block_size = 512, read_only = false, create = None, uuid = None))]
+    /// large. `uuid` are the 16 bytes of the namespace's UUID. `iopoll`: the block device is polled for results.
+    /// `fixed_buffers`: guest memory that is used often is registered with the kernel, where that is allowed.
+    #[pyo3(signature = (
+        disk, *, nsid = None, block_size = 512, read_only = false, create = None, uuid = None, iopoll = false,
+        fixed_buffers = true
+    ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python method")]
     fn add_namespace(
         &self,
@@ -177,9 +181,11 @@ impl Subsystem {
         read_only: bool,
         create: Option<u64>,
         uuid: Option<[u8; 16]>,
+        iopoll: bool,
+        fixed_buffers: bool,
     ) -> PyResult<u32> {
         let spec: BackendSpec = disk.parse().map_err(error::backend)?;
-        let options = OpenOptions { read_only, create, block_size, ..OpenOptions::default() };
+        let options = OpenOptions { read_only, create, block_size, iopoll, fixed_buffers };
         let backend = py.detach(|| open(&spec, options)).map_err(error::backend)?;
         let ids = NamespaceIds { uuid: uuid.unwrap_or_default(), ..NamespaceIds::default() };
         let config = NamespaceConfig { nsid, block_size, read_only, backend, ids };

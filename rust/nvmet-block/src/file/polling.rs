@@ -13,7 +13,7 @@ use super::limits::Limits;
 
 /// What to do where it cannot.
 const REMEDY: &str = "the device has no poll queues (queue/io_poll in sysfs is 0): load its driver with some \
-                      (nvme.poll_queues=N), or leave iopoll out";
+                      (nvme.poll_queues=N), or leave --iopoll out";
 
 /// Why not, after what is known of the file and a read of one block.
 ///
@@ -21,10 +21,10 @@ const REMEDY: &str = "the device has no poll queues (queue/io_poll in sysfs is 0
 /// One line for people.
 pub(super) fn check(fd: &Arc<OwnedFd>, limits: &Limits) -> Result<(), String> {
     if !limits.block_device {
-        return Err("iopoll is for a block device, and this is a file: leave it out".to_owned());
+        return Err("--iopoll is for a block device, and this is a file: leave it out".to_owned());
     }
     let Some(direct) = limits.direct else {
-        return Err("iopoll takes direct I/O, which this device does not do at this block size".to_owned());
+        return Err("--iopoll takes direct I/O, which this device does not do at this block size".to_owned());
     };
     if !limits.poll_queues {
         return Err(REMEDY.to_owned());
