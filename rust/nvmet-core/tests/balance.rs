@@ -51,7 +51,7 @@ struct LaboriousQueue {
 impl IoQueue for LaboriousQueue {
     fn submit(&mut self, tag: u64, op: Op<'_>) -> Submitted {
         self.workers.lock().unwrap().insert(std::thread::current().id());
-        let until = Instant::now() + Duration::from_micros(30);
+        let until = Instant::now() + Duration::from_micros(200);
         while Instant::now() < until {
             std::hint::spin_loop();
         }

@@ -120,6 +120,17 @@ impl Doorbells {
         self.load(qid, true)
     }
 
+    /// Copies doorbells from byte `offset` of theirs on, as they are; false while they cannot be read.
+    pub fn read(&self, offset: usize, into: &mut [u8]) -> bool {
+        match &self.source {
+            Source::Registers => {
+                self.page.read_bytes(registers::DOORBELL_BASE as usize + offset, into).is_ok()
+            }
+            Source::Shadow(shadow) => shadow.doorbells.read_bytes(offset, into).is_ok(),
+            Source::OutOfReach => false,
+        }
+    }
+
     /// Seeds the shadow doorbell of a queue with what the controller holds. A guest may leave its buffer as it was
     /// before a controller reset, and a tail of that time must not be taken for a new one.
     ///

@@ -8,6 +8,7 @@ use super::link::{Event, Link};
 use super::namespaces::{NamespaceIndex, NamespaceQueues};
 use super::sleep::Sleeper;
 use super::tuning::Tuning;
+use super::watch::Watch;
 use crate::queue::{Doorbells, Shadow, register_index};
 use crate::stats::{Batch, Shard};
 use crate::subsystem::NamespaceMap;
@@ -43,6 +44,8 @@ pub struct ControllerSlot {
     pub batch: Batch,
     /// Indexes of its groups in the worker, by completion queue.
     pub groups: Vec<Option<usize>>,
+    /// Its doorbells, if nothing wakes the worker when they are written.
+    pub watch: Watch,
     /// The turn that last brought it up to date.
     pub fresh_in: u64,
     shard: Arc<Shard>,
@@ -70,6 +73,7 @@ impl ControllerSlot {
             quiescing: false,
             batch: Batch::default(),
             groups: Vec::new(),
+            watch: Watch::default(),
             fresh_in: 0,
             shard: link.stats.shard(),
             map: Arc::default(),

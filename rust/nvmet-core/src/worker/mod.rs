@@ -26,6 +26,7 @@ mod sleep;
 #[cfg(test)]
 mod tests;
 mod tuning;
+mod watch;
 
 pub use link::{CommandFailure, Event, Link};
 pub use local::LocalWorker;

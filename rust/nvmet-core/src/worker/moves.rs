@@ -13,15 +13,16 @@ use super::run::Worker;
 /// How long a group that is to move may wait for its commands before it stays.
 const PATIENCE: Duration = Duration::from_millis(5);
 /// Busy turns between two looks at the clock.
-const TURNS_PER_LOOK: u64 = 64;
+const TURNS_PER_LOOK: u32 = 16;
 
 impl Worker {
     /// Proposes to give a group away if this worker has too much to do.
     pub(super) fn balance(&mut self) {
-        if self.peers.is_none() || !self.turns.is_multiple_of(TURNS_PER_LOOK) {
+        let Some((board, me)) = &self.peers else { return };
+        self.busy_turns = self.busy_turns.wrapping_add(1);
+        if !self.busy_turns.is_multiple_of(TURNS_PER_LOOK) {
             return;
         }
-        let Some((board, me)) = &self.peers else { return };
         let Some(verdict) = self.meter.look(board, *me, self.pace.idle(), Instant::now()) else { return };
         let work = self.groups.iter().enumerate().filter_map(|(at, group)| Some((at, group.as_ref()?.work)));
         if let Some((at, to)) = verdict.choose(work)

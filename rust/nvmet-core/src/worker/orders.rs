@@ -121,6 +121,7 @@ impl Worker {
             self.groups.len() - 1
         });
         controller.set_group(state.cqid, Some(free));
+        controller.watch.include(state.cqid);
         self.groups[free] = Some(group);
         self.activate(free);
     }
@@ -142,6 +143,7 @@ impl Worker {
         else {
             return;
         };
+        controller.watch.include(state.sqid);
         let submission = group.add(state);
         if let Err(error) = submission.queue.attach(controller.reader.snapshot()) {
             tracing::debug!("submission queue {} rests: {error}", state.sqid);

@@ -56,6 +56,8 @@ pub struct Worker {
     /// Groups that are to go to another worker.
     pub(super) leaving: u32,
     pub(super) turns: u64,
+    /// Those with work.
+    pub(super) busy_turns: u32,
     pub(super) was_busy: bool,
     pub(super) inflight: Inflight,
     pub(super) namespaces: NamespaceQueues,
@@ -97,6 +99,7 @@ impl Worker {
             round: 0,
             leaving: 0,
             turns: 0,
+            busy_turns: 0,
             was_busy: false,
             inflight: Inflight::default(),
             namespaces: NamespaceQueues::default(),

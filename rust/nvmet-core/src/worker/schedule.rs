@@ -2,21 +2,23 @@
 //!
 //! An active group is polled every turn. One that had no work for long, while others had some, rests: its EventIdx is
 //! armed, so its host rings, by a message that the control thread turns into [`Command::Rung`](super::Command::Rung).
-//! A host that writes through a mapping cannot be heard: its resting groups are polled in turn, a few every turn, and all
-//! of them when there is nothing else to do. Before the worker sleeps all groups are put to rest.
+//! A host that writes through a mapping cannot be heard: its doorbells are [watched](super::watch), those of one piece in
+//! a busy turn, and all of them when there is nothing else to do. Before the worker sleeps all groups are put to rest.
+//!
+//! What was watched counts for resting groups only. A group rests when its doorbells, looked at once more, show no work,
+//! so whatever comes after that makes a difference to the copy; and whatever else may give a resting group work (memory
+//! that comes back, a controller that runs again) has all groups of its controller polled.
 //!
 //! Arming, then a fence, then one more look: either the look finds what the host wrote, or the host finds EventIdx
 //! armed ([`handshake`](super::handshake) says why).
 
 use std::sync::atomic::{Ordering, fence};
 
+use super::controllers::ControllerSlot;
 use super::run::Worker;
 
 /// Busy turns without work after which a group rests.
 const PATIENCE: u32 = 1024;
-/// Resting groups that are polled in a busy turn.
-const ROUND: usize = 2;
-
 impl Worker {
     /// Polls the active groups; whether there was any work.
     pub(super) fn poll_active(&mut self) -> bool {
@@ -37,23 +39,37 @@ impl Worker {
         busy
     }
 
-    /// Polls groups and admin queues whose hosts cannot be heard: some if the turn is busy, else all.
+    /// Looks after groups and admin queues whose hosts cannot be heard: a few if the turn is busy, else all.
     pub(super) fn poll_round(&mut self, busy: bool) -> bool {
         let mut found = false;
-        let steps = if busy { ROUND } else { self.groups.len().max(self.controllers.len()) };
-        for _ in 0..steps {
-            self.round = self.round.wrapping_add(1);
-            if let Some(at) = self.round.checked_rem(self.groups.len())
-                && self.rests_unheard(at)
+        let controllers = self.controllers.len();
+        for _ in 0..if busy { 1.min(controllers) } else { controllers } {
+            self.round = (self.round + 1) % controllers;
+            let at = self.round;
+            let watched =
+                |slot: &&mut ControllerSlot| slot.polled && !slot.quiescing && slot.link.is_running();
+            let Some(slot) = self.controllers[at].as_mut().filter(watched) else { continue };
+            found |= slot.poll_admin();
+            let ControllerSlot { watch, doorbells, .. } = slot;
+            if if busy { watch.look(doorbells) } else { watch.look_at_all(doorbells) } {
+                found |= self.poll_resting(at);
+            }
+        }
+        found
+    }
+
+    /// Polls the resting groups of a controller that have work.
+    fn poll_resting(&mut self, controller: usize) -> bool {
+        let mut found = false;
+        let groups = self.controllers[controller].as_ref().map_or(0, |slot| slot.groups.len());
+        for cqid in 0..groups {
+            let group = self.controllers[controller].as_ref().and_then(|slot| slot.group(cqid as u16));
+            if let Some(at) = group
+                && self.groups[at].as_ref().is_some_and(|group| !group.active)
                 && self.group_has_work(at)
             {
                 self.activate(at);
                 found |= self.poll_group(at);
-            }
-            if let Some(at) = self.round.checked_rem(self.controllers.len())
-                && let Some(controller) = self.controllers[at].as_ref().filter(|slot| !slot.quiescing)
-            {
-                found |= controller.poll_admin();
             }
         }
         found
@@ -112,11 +128,11 @@ impl Worker {
 
     /// Whether anything came that is not a message.
     pub(super) fn any_has_work(&self) -> bool {
-        if self.polled > 0 {
-            (0..self.groups.len()).any(|at| self.group_has_work(at))
-        } else {
-            self.active.iter().any(|&at| self.group_has_work(at))
-        }
+        let unheard = |slot: &ControllerSlot| {
+            slot.polled && !slot.quiescing && slot.link.is_running() && slot.watch.differs(&slot.doorbells)
+        };
+        self.active.iter().any(|&at| self.group_has_work(at))
+            || self.polled > 0 && self.controllers.iter().flatten().any(unheard)
     }
 
     /// Puts all groups to rest; they are armed.
@@ -133,10 +149,5 @@ impl Worker {
         self.controllers[group.controller]
             .as_ref()
             .is_some_and(|slot| slot.link.is_running() && group.has_work(&slot.doorbells))
-    }
-
-    fn rests_unheard(&self, at: usize) -> bool {
-        let Some(group) = self.groups[at].as_ref().filter(|group| !group.active) else { return false };
-        self.controllers[group.controller].as_ref().is_some_and(|slot| slot.polled && !slot.quiescing)
     }
 }
