@@ -17,7 +17,7 @@ const WEIGHT: u32 = 8;
 /// Looks at the clock are this many turns apart: one costs about as much as a turn without work.
 const TURNS_PER_LOOK: u32 = 8;
 /// The shortest and the longest nap while a client's mapped doorbells have to be polled.
-const NAP: (Duration, Duration) = (Duration::from_micros(20), Duration::from_millis(4));
+const NAP: (Duration, Duration) = (Duration::from_micros(20), Duration::from_millis(8));
 /// A nap is this part of the time that nothing has happened for, so it adds as much to a gap at most.
 const NAP_PART: u32 = 8;
 
