@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,25 +37,31 @@ SERIAL = "IDLE"
 class Usage:
     """What a process has used since it started."""
 
-    ns: int
-    """Processor time of all threads, as the scheduler counts it."""
+    threads: Mapping[str, tuple[int, int]]
+    """By thread: nanoseconds on a processor by the scheduler's count, and context switches, voluntary or not."""
     ticks: int
-    """utime and stime of /proc/PID/stat."""
-    switches: int
-    """Context switches of all threads, voluntary or not: how often one of them was scheduled."""
+    """utime and stime of /proc/PID/stat, with those of threads that have ended."""
 
     @classmethod
     def of(cls, pid: int) -> Usage:
         """Reads /proc."""
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        lines = [
-            line
-            for path in Path(f"/proc/{pid}/task").glob("*/status")
-            for line in path.read_text().splitlines()
-            if "ctxt_switches" in line
+        threads = {}
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            # A thread may end while it is looked at: the kernel's own helpers do.
+            with suppress(OSError):
+                lines = (task / "status").read_text().splitlines()
+                switches = sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+                threads[task.name] = (int((task / "schedstat").read_text().split()[0]), switches)
+        return cls(threads, int(fields[11]) + int(fields[12]))
+
+    def since(self, then: Usage) -> tuple[int, int]:
+        """Nanoseconds and context switches of the threads that are there now, from `then` on."""
+        before = (then.threads.get(name, (0, 0)) for name in self.threads)
+        spent = [
+            (now[0] - old[0], now[1] - old[1]) for now, old in zip(self.threads.values(), before, strict=True)
         ]
-        switches = sum(int(line.split()[1]) for line in lines)
-        return cls(busy_ns(pid), int(fields[11]) + int(fields[12]), switches)
+        return sum(ns for ns, _ in spent), sum(switches for _, switches in spent)
 
 
 def measure(pids: Mapping[str, int], seconds: float) -> dict[str, dict[str, float]]:
@@ -67,10 +74,11 @@ def measure(pids: Mapping[str, int], seconds: float) -> dict[str, dict[str, floa
     found = {}
     for name, pid in pids.items():
         then, now = before[name], Usage.of(pid)
+        ns, switches = now.since(then)
         found[name] = {
-            "core": (now.ns - then.ns) / 1e9 / elapsed,
+            "core": ns / 1e9 / elapsed,
             "utime_stime_s": (now.ticks - then.ticks) / hertz,
-            "switches": now.switches - then.switches,
+            "switches": switches,
             "seconds": elapsed,
         }
     return found
