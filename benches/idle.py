@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benches.contest import BenchError, busy_ns
+from benches.contest import BenchError
 from benches.plan import RINGS
 from tests.product import PROGRAM, environment, serve
 from tests.vm.lab import Lab
@@ -38,7 +38,7 @@ class Usage:
     """What a process has used since it started."""
 
     threads: Mapping[str, tuple[int, int]]
-    """By thread: nanoseconds on a processor by the scheduler's count, and context switches, voluntary or not."""
+    """By thread: nanoseconds on a processor by the scheduler's count, and context switches of any kind."""
     ticks: int
     """utime and stime of /proc/PID/stat, with those of threads that have ended."""
 
