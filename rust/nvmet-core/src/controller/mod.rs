@@ -332,7 +332,10 @@ impl Controller {
         match event {
             Event::Quiesced => self.worker_quiesced(),
             Event::Flushed { status } => self.flushed(status),
-            Event::InvalidDoorbell(invalid) => self.invalid_doorbell(invalid),
+            Event::InvalidDoorbell(invalid) => {
+                self.link.heard_of_invalid_doorbell();
+                self.invalid_doorbell(invalid);
+            }
             // The end of `poll` looks at the admin queue.
             Event::AdminDoorbell => self.link.heard_of_admin_doorbells(),
             Event::MemoryLost => self.fail(MEMORY_LOST),

@@ -67,6 +67,8 @@ impl Controller {
             info.worker = Some(moving.to);
         }
         tracing::debug!("completion queue {cqid} moves to worker {}", moving.to);
+        // The other worker may not have heard of a ring yet, and nobody is to wait for that any more.
+        self.link.heard_ring(cqid);
         let worker = self.worker_of(cqid);
         worker.send(Command::AddCq { key, state: cq });
         for state in sqs {
@@ -81,5 +83,54 @@ impl Controller {
             let worker = self.worker_of(cqid);
             moving.orders.into_iter().for_each(|order| worker.send(order));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nvmet_dma::LoopbackMemory;
+
+    use super::super::queues::CqInfo;
+    use super::super::{ControllerLimits, HostIdentity};
+    use super::*;
+    use crate::irq::Vectors;
+    use crate::subsystem::{Subsystem, SubsystemConfig};
+    use crate::worker::{WorkerConfig, WorkerPool};
+    use std::sync::Arc;
+
+    #[test]
+    fn the_new_worker_hears_of_rings_though_the_old_one_has_not() {
+        let config =
+            SubsystemConfig { nqn: None, serial: "1".into(), model: "test".into(), firmware: "1".into() };
+        let memory = LoopbackMemory::new(1 << 20).unwrap();
+        let mut controller = Controller::new(
+            ControllerLimits { queues: 2, entries: 64 },
+            (0, 0),
+            HostIdentity { nqn: String::new(), id: [0; 16] },
+            "a test".into(),
+            Arc::new(Subsystem::new(config).unwrap()),
+            Arc::new(WorkerPool::start(vec![WorkerConfig::default(); 2]).unwrap()),
+            memory.handle(),
+            Arc::new(Vectors::new(3)),
+            || {},
+        )
+        .unwrap();
+        let cq = CompletionQueueState {
+            cqid: 1,
+            entries: 64,
+            base: 0,
+            tail: 0,
+            head: 0,
+            phase: true,
+            vector: None,
+        };
+        let info = CqInfo { entries: 64, interrupts: false, deleting: false, worker: None };
+        controller.queues.cqs.insert(1, info);
+        controller.phase = Phase::Enabled;
+        let to = 1 - controller.place_of(1);
+        controller.begin_move(1, to);
+        assert!(controller.link.ring(1), "the old worker is told, and busy with something else");
+        controller.released(cq, Vec::new());
+        assert!(controller.link.ring(1), "the new worker is told");
     }
 }

@@ -10,7 +10,6 @@ use nvmet_spec::command::{Fuse, NvmOpcode, Sqe};
 use super::commands::Fetched;
 use super::groups::Group;
 use super::inflight::{Entry, Origin};
-use super::link::Event;
 use super::run::Worker;
 use crate::io::decode::{IoCommand, decode};
 use crate::io::execute::{Context, Request, issue, transferred};
@@ -44,13 +43,13 @@ impl Worker {
         }
         let (before, link) = (group.cq.state().head, &controller.link);
         if let Some(invalid) = group.read_head(&controller.doorbells) {
-            link.tell(Event::InvalidDoorbell(invalid));
+            link.tell_of_invalid_doorbell(invalid);
         }
         busy |= group.parked && group.cq.state().head != before;
         group.parked = false;
         for sq in 0..group.sqs.len() {
             if let Some(invalid) = group.read_tail(sq, &controller.doorbells) {
-                link.tell(Event::InvalidDoorbell(invalid));
+                link.tell_of_invalid_doorbell(invalid);
             }
         }
         // With one queue there is nothing to arbitrate.
@@ -127,8 +126,12 @@ impl Worker {
             }
             if served.count == count {
                 // The next command is out of the ordinary.
+                let moved = self.moved(at);
                 match self.fetch(at, sq) {
-                    Fetched::Started => served.count += 1,
+                    Fetched::Started => {
+                        served.count += 1;
+                        served.bytes += self.moved(at).saturating_sub(moved);
+                    }
                     Fetched::Nothing => return served,
                     Fetched::NoRoom => {
                         served.no_room = true;
@@ -140,6 +143,13 @@ impl Worker {
             }
         }
         served
+    }
+
+    /// Bytes that commands of the group's controller have moved in this batch.
+    fn moved(&self, at: usize) -> u64 {
+        let owner = self.groups[at].as_ref().map(|group| group.controller);
+        let controller = owner.and_then(|owner| self.controllers[owner].as_ref());
+        controller.map_or(0, |controller| controller.batch.bytes_read + controller.batch.bytes_written)
     }
 
     /// Serves up to `wanted` ordinary commands, for all of which there is room; ends before the first other one.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::controllers::ControllerSlot;
 use super::interrupts::Decision;
-use super::link::Event;
 use super::run::Worker;
 
 /// What a question comes before.
@@ -90,7 +89,7 @@ impl Worker {
             && controller.link.is_running()
             && let Some(invalid) = group.read_head(&controller.doorbells)
         {
-            controller.link.tell(Event::InvalidDoorbell(invalid));
+            controller.link.tell_of_invalid_doorbell(invalid);
         }
         let (unconsumed, now) = (group.cq.unconsumed(), || started.elapsed().as_nanos() as u64);
         let decision = match before {

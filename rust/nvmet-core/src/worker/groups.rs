@@ -15,7 +15,8 @@ use crate::queue::{
 /// twice the last step.
 fn comes_round(entries: u32, told: u32, old: u32, new: u32) -> bool {
     let distance = |from, to| if to >= from { to - from } else { to + entries - from };
-    distance(told, new) + 2 * distance(old, new) > entries / 2
+    // It may have been armed at an invalid value, which the host never comes round to.
+    told >= entries || distance(told, new) + 2 * distance(old, new) > entries / 2
 }
 
 /// A submission queue of a group.

@@ -91,6 +91,9 @@ const MAX_QUEUES: usize = 512;
 /// Failures that are kept until the control thread fetches them; the oldest make room.
 const MAX_FAILURES: usize = 64;
 
+/// Invalid doorbells that wait for the control thread; about as many more if several workers tell at once.
+const MAX_INVALID: u32 = 64;
+
 #[derive(Debug, Default)]
 struct Failures {
     recent: VecDeque<CommandFailure>,
@@ -115,6 +118,8 @@ pub struct Link {
     admin_seen: AtomicU32,
     admin_told: AtomicBool,
     failures: Mutex<Failures>,
+    /// [`Event::InvalidDoorbell`]s that the control thread has not handled.
+    invalid: AtomicU32,
     /// By completion queue: a worker was told that it was rung, and has not heard yet.
     rung: Box<[AtomicBool]>,
     events: Sender<Event>,
@@ -146,6 +151,7 @@ impl Link {
             admin_seen,
             admin_told,
             failures,
+            invalid: AtomicU32::new(0),
             rung: std::iter::repeat_with(AtomicBool::default).take(MAX_QUEUES).collect(),
             events,
             wake,
@@ -198,8 +204,8 @@ impl Link {
         self.rung.get(usize::from(cqid)).is_some_and(|rung| !rung.swap(true, Ordering::AcqRel))
     }
 
-    /// Called by the worker before it reads the doorbells that it was told of. Swaps, so that it sees at least those
-    /// of whoever found the mark set.
+    /// Called by the worker before it reads the doorbells that it was told of, and by the control thread before another
+    /// worker gets the queue. Swaps, so that it sees at least those of whoever found the mark set.
     pub fn heard_ring(&self, cqid: u16) {
         if let Some(rung) = self.rung.get(usize::from(cqid)) {
             rung.swap(false, Ordering::AcqRel);
@@ -211,6 +217,20 @@ impl Link {
         if self.events.send(event).is_ok() {
             (self.wake)();
         }
+    }
+
+    /// Tells the control thread of an invalid doorbell, unless it has enough of them to do: a guest can write them faster
+    /// than anybody reads logs.
+    pub fn tell_of_invalid_doorbell(&self, invalid: InvalidDoorbell) {
+        if self.invalid.load(Ordering::Relaxed) < MAX_INVALID {
+            self.invalid.fetch_add(1, Ordering::Relaxed);
+            self.tell(Event::InvalidDoorbell(invalid));
+        }
+    }
+
+    /// Called by the control thread with each [`Event::InvalidDoorbell`].
+    pub fn heard_of_invalid_doorbell(&self) {
+        self.invalid.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Notes a command that failed. Off the fast path; bounded.

@@ -47,4 +47,10 @@ impl LocalWorker {
         }
         busy
     }
+
+    /// A turn, and what comes before a sleep if it brought nothing; whether the worker would sleep until it is woken.
+    #[cfg(test)]
+    pub(super) fn doze(&mut self) -> bool {
+        !self.worker.turn() && self.worker.lie_down(None) == Some(None)
+    }
 }

@@ -240,7 +240,9 @@ impl Worker {
         let waiting = (0..submission.queue.pending())
             .map_while(|ahead| submission.queue.peek(ahead))
             .any(|sqe| u16::from_le_bytes([sqe[2], sqe[3]]) == cid);
-        if waiting && !submission.removing {
+        // A second Abort of a command finds it aborted already: it would wait for the next one with that identifier.
+        let wanted = submission.aborts.iter().any(|&(other, _)| other == cid);
+        if waiting && !wanted && !submission.removing {
             submission.aborts.push((cid, token));
         } else {
             self.tell(at, not_found);

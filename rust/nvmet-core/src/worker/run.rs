@@ -236,9 +236,17 @@ impl Worker {
     }
 
     fn sleep(&mut self, limit: Option<Duration>) {
+        if let Some(limit) = self.lie_down(limit) {
+            self.roused = self.sleeper.wait(limit);
+        }
+        self.shared.handshake.wake_up();
+    }
+
+    /// Makes ready for a sleep: how long it may be at most, or None if there is something to do.
+    pub(super) fn lie_down(&mut self, limit: Option<Duration>) -> Option<Option<Duration>> {
         let held = self.settle_for_sleep();
         if self.namespaces.prepare_sleep(std::mem::take(&mut self.roused)) {
-            return;
+            return None;
         }
         let mut limit = [limit, held].into_iter().flatten().min();
         self.arm_all();
@@ -253,10 +261,10 @@ impl Worker {
         let news = self.shared.mail.load(Ordering::Acquire)
             || self.shared.stop.load(Ordering::Acquire)
             || self.any_has_work();
-        if !news {
-            self.deactivate_all();
-            self.roused = self.sleeper.wait(limit);
+        if news {
+            return None;
         }
-        self.shared.handshake.wake_up();
+        self.deactivate_all();
+        Some(limit)
     }
 }

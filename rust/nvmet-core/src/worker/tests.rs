@@ -3,10 +3,12 @@
 mod backend;
 mod flow;
 mod fused;
+mod hostile;
 mod memory;
 mod moves;
 mod orders;
 mod rig;
 mod schedule;
+mod stress;
 mod threads;
 mod tuning;

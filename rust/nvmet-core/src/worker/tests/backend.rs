@@ -47,6 +47,11 @@ impl TestBackend {
         state.wakes.iter().for_each(|wake| wake.signal().unwrap());
     }
 
+    /// Keeps the results of what is to come.
+    pub fn hold(&self) {
+        self.state.lock().unwrap().held = true;
+    }
+
     pub fn flushes(&self) -> usize {
         self.state.lock().unwrap().flushes
     }

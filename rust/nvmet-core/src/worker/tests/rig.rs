@@ -171,6 +171,31 @@ impl Guest {
         self.write_doorbell(sq.qid, false, old, sq.tail)
     }
 
+    /// Uses an identifier again.
+    pub fn next_cid_is(&mut self, cid: u16) {
+        self.next_cid = cid - 1;
+    }
+
+    /// Writes any value to the tail's doorbell; whether it takes a message.
+    pub fn scribble(&self, sq: &mut Sq, value: u32) -> bool {
+        let old = std::mem::replace(&mut sq.rung, value);
+        self.write_doorbell(sq.qid, false, old, value)
+    }
+
+    /// What the control thread writes when a queue is created.
+    pub fn seed(&self, qid: u16, completion: bool) {
+        let offset = (usize::from(qid) * 2 + usize::from(completion)) * 4;
+        self.page.store(register_index(qid, completion), 0).unwrap();
+        self.memory.memory().store_u32(SHADOW + offset, 0).unwrap();
+        let event_idx = if completion { 0xffff } else { 0 };
+        self.memory.memory().store_u32(EVENT_IDX + offset, event_idx).unwrap();
+    }
+
+    /// Empties the rings of a pair.
+    pub fn wipe(&self, qid: u16) {
+        self.memory.memory().fill(sq_offset(qid), 0x2_0000, 0).unwrap();
+    }
+
     /// Rings the head; whether it takes a message.
     pub fn ring_cq(&self, cq: &mut Cq) -> bool {
         let old = std::mem::replace(&mut cq.rung, cq.head);
