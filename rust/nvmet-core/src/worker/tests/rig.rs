@@ -45,6 +45,13 @@ pub struct Sq {
     rung: u32,
 }
 
+impl Sq {
+    /// Whether its doorbell has not been told of the tail.
+    pub fn is_silent(&self) -> bool {
+        self.rung != self.tail
+    }
+}
+
 /// A completion queue, as the guest has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cq {

@@ -151,7 +151,7 @@ impl World {
 
     fn ring(&mut self, at: usize) {
         let queue = &mut self.sqs[at];
-        if !queue.gone && !queue.removing {
+        if !queue.gone && !queue.removing && queue.sq.is_silent() {
             let (cqid, needed) = (queue.cqid, self.guest.ring(&mut queue.sq));
             self.message(cqid, needed);
         }
@@ -259,9 +259,9 @@ impl World {
     }
 
     fn set_running(&mut self, running: bool) {
-        self.running = running;
+        let before = std::mem::replace(&mut self.running, running);
         self.guest.link.set_running(running);
-        if running {
+        if running && !before {
             self.refresh();
         }
     }
@@ -375,11 +375,24 @@ impl World {
         self.set_mapped(true);
         self.set_running(true);
         self.let_go();
+        // Nobody rings twice, so whoever was not heard stays so.
         (0..3).for_each(|sq| self.ring(sq));
         let must = |world: &Self| world.outstanding.values().filter(|&&must| must).count();
-        for _ in 0..100_000 {
-            (0..2).for_each(|worker| self.turn(worker));
-            while self.hear() {}
+        for round in 0..100_000 {
+            for worker in 0..2 {
+                if !self.random.one_in(3) {
+                    self.turn(worker);
+                }
+            }
+            while !self.random.one_in(3) && self.hear() {}
+            if round < 100 {
+                let sq = self.random.below(3) as usize;
+                (0..self.random.below(4)).for_each(|_| self.submit(sq));
+                self.ring(sq);
+                if self.random.one_in(16) {
+                    self.release();
+                }
+            }
             for cq in 0..2 {
                 self.cqs[cq].interrupt |= self.guest.interrupts(cq as u16 + 1) > 0;
                 if self.cqs[cq].interrupt {
@@ -388,7 +401,7 @@ impl World {
             }
             let moving = self.cqs.iter().any(|pair| pair.moving.is_some());
             let removing = self.sqs.iter().any(|queue| queue.removing && !queue.gone);
-            if must(self) == 0 && !moving && !removing && self.aborts == 0 {
+            if round >= 100 && must(self) == 0 && !moving && !removing && self.aborts == 0 {
                 return;
             }
         }
