@@ -377,6 +377,7 @@ impl World {
         self.let_go();
         // Nobody rings twice, so whoever was not heard stays so.
         (0..3).for_each(|sq| self.ring(sq));
+        let slow = 1 + self.random.below(8);
         let must = |world: &Self| world.outstanding.values().filter(|&&must| must).count();
         for round in 0..100_000 {
             for worker in 0..2 {
@@ -385,7 +386,7 @@ impl World {
                 }
             }
             while !self.random.one_in(3) && self.hear() {}
-            if round < 100 {
+            if round < 200 {
                 let sq = self.random.below(3) as usize;
                 (0..self.random.below(4)).for_each(|_| self.submit(sq));
                 self.ring(sq);
@@ -395,13 +396,14 @@ impl World {
             }
             for cq in 0..2 {
                 self.cqs[cq].interrupt |= self.guest.interrupts(cq as u16 + 1) > 0;
-                if self.cqs[cq].interrupt {
+                // Now at once, now long after everybody has fallen asleep.
+                if self.cqs[cq].interrupt && self.random.one_in(slow) {
                     self.consume(cq, u32::MAX);
                 }
             }
             let moving = self.cqs.iter().any(|pair| pair.moving.is_some());
             let removing = self.sqs.iter().any(|queue| queue.removing && !queue.gone);
-            if round >= 100 && must(self) == 0 && !moving && !removing && self.aborts == 0 {
+            if round >= 200 && must(self) == 0 && !moving && !removing && self.aborts == 0 {
                 return;
             }
         }
