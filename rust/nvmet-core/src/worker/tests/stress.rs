@@ -13,7 +13,7 @@ use super::backend::TestBackend;
 use super::rig::{BASE, Cq, Guest, MEMORY, Sq, read, subsystem};
 use crate::worker::{Command, Event, LocalWorker};
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1000;
 const STEPS: u32 = 600;
 
 struct Random(u64);
