@@ -241,6 +241,8 @@ impl QueuePair {
                         }
                         std::hint::spin_loop();
                     }
+                    // With more queues than processors what is waited for may be the turn of another one.
+                    std::thread::yield_now();
                 }
             }
         }

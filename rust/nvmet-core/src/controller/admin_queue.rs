@@ -212,6 +212,13 @@ impl Controller {
         }
     }
 
+    /// Whether a Doorbell Buffer Config is on its way: workers may read the shadow doorbells already, and the host does not
+    /// write them yet.
+    pub(super) fn awaits_shadow(&self) -> bool {
+        let waits = |pending: &Pending| matches!(pending.waiting, Waiting::ShadowSet(_));
+        self.admin_queue.as_ref().is_some_and(|queue| queue.pending.iter().any(waits))
+    }
+
     /// A worker's answer that an admin command may wait for.
     pub(super) fn answer_pending(&mut self, event: &Event) {
         let Some(queue) = &mut self.admin_queue else { return };

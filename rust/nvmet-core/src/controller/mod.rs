@@ -298,6 +298,9 @@ impl Controller {
         }
         // The queue exists, so its doorbell lies in the page.
         let _ = self.page.store(register_index(qid, completion), value);
+        if qid != 0 && self.awaits_shadow() {
+            self.doorbells.pass_on(qid, completion, value);
+        }
         Ok(cqid)
     }
 

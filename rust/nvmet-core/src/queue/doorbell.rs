@@ -4,6 +4,7 @@
 //! shadow buffers are configured they are the only truth for the I/O queues; a register write is then only a wake-up.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use nvmet_dma::{Access, DmaError, DoorbellPage, Snapshot, Window};
 use nvmet_spec::registers;
@@ -100,7 +101,8 @@ impl Doorbells {
         matches!(self.source, Source::Shadow(_))
     }
 
-    fn load(&self, qid: u16, completion: bool) -> Option<u32> {
+    /// A doorbell, as the host last wrote it: any value. None while it cannot be read.
+    pub fn value(&self, qid: u16, completion: bool) -> Option<u32> {
         let value = match &self.source {
             Source::Registers => self.page.load(register_index(qid, completion)),
             Source::Shadow(shadow) => shadow.doorbells.load_u32(index(qid, completion) * 4),
@@ -112,12 +114,12 @@ impl Doorbells {
 
     /// The tail of submission queue `qid`, as the host last wrote it: any value. None while it cannot be read.
     pub fn sq_tail(&self, qid: u16) -> Option<u32> {
-        self.load(qid, false)
+        self.value(qid, false)
     }
 
     /// The head of completion queue `qid`, as the host last wrote it: any value. None while it cannot be read.
     pub fn cq_head(&self, qid: u16) -> Option<u32> {
-        self.load(qid, true)
+        self.value(qid, true)
     }
 
     /// Copies doorbells from byte `offset` of theirs on, as they are; false while they cannot be read.
@@ -143,6 +145,35 @@ impl Doorbells {
             // Both lie in the buffer: the number of queues is bounded by its size.
             let _ = shadow.doorbells.store_u32(at, value);
             let _ = shadow.event_idx.store_u32(at, event_idx);
+        }
+    }
+
+    /// Seeds the shadow doorbell of a queue with the value that `old` has, which these doorbells replace; `seen`: the value
+    /// that was read last, for doorbells that cannot be read. Until the host knows of the shadow buffers it goes on to
+    /// write registers, and a tail that is older than what was fetched would bring old commands back.
+    pub fn carry_over(&self, old: &Self, qid: u16, completion: bool, seen: u32) -> u32 {
+        let load = || old.value(qid, completion).unwrap_or(seen);
+        let mut value = load();
+        // It may be written meanwhile; by one who maps it and means harm, all the time.
+        for _ in 0..16 {
+            self.seed(qid, completion, value);
+            fence(Ordering::SeqCst);
+            let now = load();
+            if now == value {
+                break;
+            }
+            value = now;
+        }
+        value
+    }
+
+    /// Passes a register on to the shadow buffer, after it was stored: the host does not know of the buffer yet, and a
+    /// worker may read it already.
+    pub fn pass_on(&self, qid: u16, completion: bool, value: u32) {
+        if let Source::Shadow(shadow) = &self.source {
+            // Pairs with the one in `carry_over`: it sees the register, or this store comes after its own.
+            fence(Ordering::SeqCst);
+            let _ = shadow.doorbells.store_u32(index(qid, completion) * 4, value);
         }
     }
 

@@ -114,10 +114,13 @@ impl ControllerSlot {
         true
     }
 
-    /// Switches to shadow doorbells. While they are out of reach no doorbell has a value.
-    pub fn set_shadow(&mut self, doorbells: u64, event_idx: u64) {
+    /// Switches to shadow doorbells, and returns those that they replace. While they are out of reach no doorbell has a
+    /// value.
+    pub fn set_shadow(&mut self, doorbells: u64, event_idx: u64) -> Doorbells {
+        let old = std::mem::replace(&mut self.doorbells, Doorbells::new(Arc::clone(&self.page)));
         self.shadow = Some((doorbells, event_idx));
         self.attach_shadow();
+        old
     }
 
     fn attach_shadow(&mut self) {

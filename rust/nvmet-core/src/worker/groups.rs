@@ -191,6 +191,16 @@ impl Group {
         }
     }
 
+    /// Goes on with other doorbells, which begin where the `old` ones are.
+    pub fn carry_over(&mut self, old: &Doorbells, doorbells: &Doorbells) {
+        for sq in self.sqs.iter_mut().flatten() {
+            let (sqid, tail) = (sq.queue.state().sqid, sq.queue.state().tail);
+            sq.told_at = doorbells.carry_over(old, sqid, false, tail);
+        }
+        let (cqid, head) = (self.cq.state().cqid, self.cq.state().head);
+        self.told_at = doorbells.carry_over(old, cqid, true, head);
+    }
+
     /// Asks the host not to ring: its queues are polled from now on.
     pub fn disarm(&mut self, doorbells: &Doorbells) {
         for sq in self.sqs.iter_mut().flatten() {

@@ -15,6 +15,8 @@ use crate::io::decode::IoCommand;
 use crate::io::execute::operation_tag;
 use crate::queue::{CompletionQueueState, SubmissionQueueState};
 
+/// Aborts of commands in one ring that are remembered. A guest may take the command back after it asked.
+const MAX_ABORTS: usize = 64;
 /// Commands for which room is made in advance. Guests may create queues that they never fill.
 const MAX_RESERVED: usize = 16384;
 
@@ -37,7 +39,10 @@ impl Worker {
                 if let Some(at) = self.find(key)
                     && let Some(controller) = self.controllers[at].as_mut()
                 {
-                    controller.set_shadow(doorbells, event_idx);
+                    let old = controller.set_shadow(doorbells, event_idx);
+                    for group in self.groups.iter_mut().flatten().filter(|group| group.controller == at) {
+                        group.carry_over(&old, &controller.doorbells);
+                    }
                     controller.link.tell(Event::ShadowSet);
                     self.activate_controller(at);
                 }
@@ -242,7 +247,7 @@ impl Worker {
             .any(|sqe| u16::from_le_bytes([sqe[2], sqe[3]]) == cid);
         // A second Abort of a command finds it aborted already: it would wait for the next one with that identifier.
         let wanted = submission.aborts.iter().any(|&(other, _)| other == cid);
-        if waiting && !wanted && !submission.removing {
+        if waiting && !wanted && !submission.removing && submission.aborts.len() < MAX_ABORTS {
             submission.aborts.push((cid, token));
         } else {
             self.tell(at, not_found);

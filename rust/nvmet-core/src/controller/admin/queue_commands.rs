@@ -130,6 +130,12 @@ impl Controller {
         {
             return Answer::Now(Err(Status::INVALID_FIELD.with_dnr()));
         }
+        // A queue that moves from worker to worker at the moment is carried over by neither.
+        let queues = self.queues.sqs.keys().map(|&qid| (qid, false));
+        let queues = queues.chain(self.queues.cqs.keys().map(|&qid| (qid, true)));
+        let values: Vec<_> = queues
+            .map(|(qid, completion)| (qid, completion, self.doorbells.value(qid, completion)))
+            .collect();
         self.admin.shadow = Some(config);
         self.attach_shadow();
         if !self.doorbells.is_shadowed() {
@@ -137,10 +143,8 @@ impl Controller {
             self.doorbells.set_shadow(None);
             return Answer::Now(Err(Status::INVALID_FIELD.with_dnr()));
         }
-        let queues = self.queues.sqs.keys().map(|&qid| (qid, false));
-        for (qid, completion) in queues.chain(self.queues.cqs.keys().map(|&qid| (qid, true))) {
-            let value = self.page.load(register_index(qid, completion)).unwrap_or(0);
-            self.doorbells.seed(qid, completion, value);
+        for (qid, completion, value) in values {
+            self.doorbells.seed(qid, completion, value.unwrap_or(0));
         }
         for worker in self.pool.iter() {
             worker.send(Command::SetShadow {

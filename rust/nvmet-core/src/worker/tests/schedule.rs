@@ -63,6 +63,28 @@ fn a_resting_queue_has_its_host_ring() {
 }
 
 #[test]
+fn registers_that_were_rung_last_are_where_shadow_doorbells_begin() {
+    let mut rig = Rig::new([TestBackend::new() as _]);
+    for _ in 0..5 {
+        rig.one(read(1));
+    }
+    // The control thread has seeded the buffers with what the registers were then; the host has rung since.
+    rig.guest.memory.memory().store_u32(8, 3).unwrap();
+    rig.put(read(1));
+    rig.guest.ring(&mut rig.sq);
+    let set = rig.guest.set_shadow();
+    rig.obey(set);
+    assert_eq!(rig.completions().len(), 1, "what was rung is fetched, and nothing twice");
+    assert!(rig.one(read(1)).status().is_success());
+    // Once more, to other buffers: what counts are the shadow doorbells, not the old registers.
+    let key = rig.guest.key();
+    let at = |offset: u64| super::rig::BASE + offset;
+    rig.obey(Command::SetShadow { key, doorbells: at(0x2000), event_idx: at(0x3000) });
+    assert!(rig.completions().is_empty());
+    assert_eq!(rig.guest.memory.memory().load_u32(0x2000 + 8).unwrap(), rig.sq.tail);
+}
+
+#[test]
 fn a_busy_host_does_not_ring_once_a_lap() {
     let mut rig = Rig::new([TestBackend::new() as _]);
     let set = rig.guest.set_shadow();
