@@ -56,6 +56,17 @@ bench: build ## Benchmarks beside fio and the floor: BENCH=quick, default, full;
 	@$(BIN)/python -m benches.matrix --size $(BENCH) $(if $(BENCH_ONLY),--only $(BENCH_ONLY))
 	@$(if $(BENCH_ONLY)$(filter quick,$(BENCH)),,$(BIN)/python benches/startup.py)
 
+# The core's tests in every wait mode and with 1, 2 and 4 workers, and the guests in the two that differ most.
+.PHONY: modes
+modes: build ## The core's and the guests' tests again, in every wait mode and with 1, 2 and 4 workers (half an hour)
+	@for wait in poll adaptive event; do for workers in 1 2 4; do \
+		echo "== --wait $$wait --workers $$workers"; \
+		NVMET_TEST_WAIT=$$wait NVMET_TEST_WORKERS=$$workers cargo test --locked --quiet -p nvmet-core --tests || exit 1; \
+	done; done
+	@for options in "--wait event --workers 4" "--wait poll --workers 2"; do \
+		echo "== guests: $$options"; NVMET_TEST_RUN="$$options" $(BIN)/python -m pytest -q tests/vm || exit 1; \
+	done
+
 .PHONY: soak
 soak: build ## Load, verify and kill clients for SOAK_SECONDS (600); memory and descriptors must not grow
 	@$(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)

@@ -15,6 +15,7 @@ use nvmet_core::device::DoorbellMode;
 use nvmet_core::namespace::{NamespaceConfig, NamespaceIds};
 use nvmet_core::subsystem::{Subsystem, SubsystemConfig};
 use nvmet_core::target::{ControllerConfig, ControllerId, Listen, Target, TargetConfig};
+use nvmet_core::worker::WaitMode;
 use nvmet_host::{Drive, HostConfig};
 
 pub struct Served {
@@ -39,13 +40,26 @@ pub fn subsystem_config(serial: &str) -> SubsystemConfig {
     }
 }
 
+/// `make modes` runs every test with other workers than they ask for: `NVMET_TEST_WORKERS`, `NVMET_TEST_WAIT`.
+fn workers_as_wanted(workers: u16) -> TargetConfig {
+    let wanted = |name| std::env::var(name).ok();
+    let wait = match wanted("NVMET_TEST_WAIT").as_deref() {
+        Some("poll") => WaitMode::Poll,
+        Some("event") => WaitMode::Event,
+        None | Some("adaptive") => WaitMode::Adaptive,
+        Some(other) => panic!("NVMET_TEST_WAIT={other}: use poll, adaptive or event"),
+    };
+    let workers = wanted("NVMET_TEST_WORKERS").map_or(workers, |text| text.parse().unwrap());
+    TargetConfig { workers, wait, ..TargetConfig::default() }
+}
+
 pub fn serve_with(
     workers: u16,
     namespaces: Vec<NamespaceConfig>,
     change: impl FnOnce(&mut ControllerConfig),
 ) -> Served {
     let directory = tempfile::tempdir().unwrap();
-    let target = Target::start(TargetConfig { workers, ..TargetConfig::default() }).unwrap();
+    let target = Target::start(workers_as_wanted(workers)).unwrap();
     let subsystem = target.add_subsystem(subsystem_config("TEST1")).unwrap();
     for namespace in namespaces {
         subsystem.add_namespace(namespace).unwrap();
