@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,6 +131,8 @@ def bench_on_a_terminal(
         stdout=subprocess.PIPE,
         stderr=terminal,
         text=True,
+        # Whoever runs the tests in the background has it ignored, and so would the program.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(terminal)
     try:
