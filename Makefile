@@ -51,6 +51,10 @@ check: build ## Formatting, lints, types, stubs, docs, architecture; benches com
 model: need ## Model-check the sleep and wake hand-shake of the workers (loom)
 	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_TEST_DEBUG=0 cargo test --locked -p nvmet-core --lib worker::handshake
 
+.PHONY: sanitize
+sanitize: need ## The Rust tests under ThreadSanitizer and AddressSanitizer (see CONTRIBUTING)
+	@$(PYTHON) tests/sanitize.py
+
 .PHONY: bench
 bench: build ## Benchmarks beside fio and the floor: BENCH=quick, default, full; BENCH_ONLY=disk/ a part; writes docs/performance.md
 	@$(BIN)/python -m benches.matrix --size $(BENCH) $(if $(BENCH_ONLY),--only $(BENCH_ONLY))
