@@ -53,6 +53,8 @@ pub struct Worker {
     pub(super) started: Instant,
     /// Where the round of polled groups and admin queues goes on.
     pub(super) round: usize,
+    /// Something that cannot be heard has come: look for it now.
+    pub(super) look_everywhere: bool,
     /// Groups that are to go to another worker.
     pub(super) leaving: u32,
     pub(super) turns: u64,
@@ -97,6 +99,7 @@ impl Worker {
             held: Vec::new(),
             started: Instant::now(),
             round: 0,
+            look_everywhere: false,
             leaving: 0,
             turns: 0,
             busy_turns: 0,
@@ -262,6 +265,7 @@ impl Worker {
             || self.shared.stop.load(Ordering::Acquire)
             || self.any_has_work();
         if news {
+            self.look_everywhere = self.polled > 0;
             return None;
         }
         self.deactivate_all();

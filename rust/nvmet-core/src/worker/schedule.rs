@@ -2,8 +2,8 @@
 //!
 //! An active group is polled every turn. One that had no work for long, while others had some, rests: its EventIdx is
 //! armed, so its host rings, by a message that the control thread turns into [`Command::Rung`](super::Command::Rung).
-//! A host that writes through a mapping cannot be heard: its doorbells are [watched](super::watch), those of one piece in
-//! a busy turn, and all of them when there is nothing else to do. Before the worker sleeps all groups are put to rest.
+//! A host that writes through a mapping cannot be heard: its doorbells are [watched](super::watch), one piece in a turn
+//! without work and in every 16th busy one, and all of them before a sleep. Before the worker sleeps all groups are put to rest.
 //!
 //! What was watched counts for resting groups only. A group rests when its doorbells, looked at once more, show no work,
 //! so whatever comes after that makes a difference to the copy; and whatever else may give a resting group work (memory
@@ -19,6 +19,8 @@ use super::run::Worker;
 
 /// Busy turns without work after which a group rests.
 const PATIENCE: u32 = 1024;
+/// Busy turns between two looks at a piece of what is watched.
+const BUSY_TURNS: u64 = 16;
 impl Worker {
     /// Polls the active groups; whether there was any work.
     pub(super) fn poll_active(&mut self) -> bool {
@@ -39,11 +41,15 @@ impl Worker {
         busy
     }
 
-    /// Looks after groups and admin queues whose hosts cannot be heard: a few if the turn is busy, else all.
+    /// Looks after groups and admin queues whose hosts cannot be heard: a piece of one controller in a turn, and in some
+    /// busy ones; all if something came before a sleep.
     pub(super) fn poll_round(&mut self, busy: bool) -> bool {
-        let mut found = false;
+        let (mut found, all) = (false, std::mem::take(&mut self.look_everywhere));
         let controllers = self.controllers.len();
-        for _ in 0..if busy { 1.min(controllers) } else { controllers } {
+        if busy && !all && !self.turns.is_multiple_of(BUSY_TURNS) {
+            return false;
+        }
+        for _ in 0..if all { controllers } else { 1.min(controllers) } {
             self.round = (self.round + 1) % controllers;
             let at = self.round;
             let watched =
@@ -51,7 +57,7 @@ impl Worker {
             let Some(slot) = self.controllers[at].as_mut().filter(watched) else { continue };
             found |= slot.poll_admin();
             let ControllerSlot { watch, doorbells, .. } = slot;
-            if if busy { watch.look(doorbells) } else { watch.look_at_all(doorbells) } {
+            if if all { watch.look_at_all(doorbells) } else { watch.look(doorbells) } {
                 found |= self.poll_resting(at);
             }
         }

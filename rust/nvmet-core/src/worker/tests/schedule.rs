@@ -136,6 +136,6 @@ fn a_resting_queue_of_a_mapped_page_is_found_while_others_are_busy() {
         rig.guest.put(sq, read(1));
         rig.guest.ring(sq);
     }
-    keep_busy(&mut rig, 20);
+    keep_busy(&mut rig, 40);
     assert!(others.iter_mut().all(|(_, cq)| rig.guest.next(cq).is_some()));
 }
