@@ -49,15 +49,18 @@ impl Worker {
         if busy && !all && !self.turns.is_multiple_of(BUSY_TURNS) {
             return false;
         }
-        for _ in 0..if all { controllers } else { 1.min(controllers) } {
-            self.round = (self.round + 1) % controllers;
-            let at = self.round;
+        self.round = (self.round + 1) % controllers.max(1);
+        for at in 0..controllers {
+            // Admin queues have nobody else who looks at them: all, in every turn without work.
+            if busy && !all && at != self.round {
+                continue;
+            }
             let watched =
                 |slot: &&mut ControllerSlot| slot.polled && !slot.quiescing && slot.link.is_running();
             let Some(slot) = self.controllers[at].as_mut().filter(watched) else { continue };
             found |= slot.poll_admin();
             let ControllerSlot { watch, doorbells, .. } = slot;
-            if if all { watch.look_at_all(doorbells) } else { watch.look(doorbells) } {
+            if all && watch.look_at_all(doorbells) || at == self.round && watch.look(doorbells) {
                 found |= self.poll_resting(at);
             }
         }
