@@ -20,5 +20,15 @@ from nvmet_vdev._nvmet import (
     Target,
     __version__,
 )
+from nvmet_vdev.backend import Backend, NvmeError
 
-__all__ = ["ConfigError", "DeviceError", "NvmetError", "Subsystem", "Target", "__version__"]
+__all__ = [
+    "Backend",
+    "ConfigError",
+    "DeviceError",
+    "NvmeError",
+    "NvmetError",
+    "Subsystem",
+    "Target",
+    "__version__",
+]
