@@ -14,6 +14,7 @@
 pub mod backend;
 mod bounds;
 pub mod conformance;
+pub mod delegate;
 pub mod error;
 pub mod file;
 pub mod null;

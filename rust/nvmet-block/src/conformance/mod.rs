@@ -9,7 +9,7 @@ mod data;
 mod model;
 mod queueing;
 mod ranges;
-mod rig;
+pub(crate) mod rig;
 
 use std::fmt;
 use std::time::Duration;
@@ -89,17 +89,17 @@ impl fmt::Display for Report {
 
 /// Why a check ended early.
 #[derive(Debug)]
-enum Stop {
+pub(crate) enum Stop {
     Skip(String),
     Fail(String),
 }
 
 impl Stop {
-    fn skip(why: impl Into<String>) -> Self {
+    pub(crate) fn skip(why: impl Into<String>) -> Self {
         Self::Skip(why.into())
     }
 
-    fn fail(why: impl Into<String>) -> Self {
+    pub(crate) fn fail(why: impl Into<String>) -> Self {
         Self::Fail(why.into())
     }
 }

@@ -14,15 +14,15 @@ use crate::error::IoError;
 use crate::queue::{IoQueue, Op, Submitted};
 
 /// Bytes of guest memory.
-pub(super) const GUEST: usize = 8 << 20;
+pub(crate) const GUEST: usize = 8 << 20;
 const MAX_SEGMENTS: usize = 4096;
 
 /// Ranges of guest memory: offset and length.
-pub(super) type Places = Vec<(usize, usize)>;
+pub(crate) type Places = Vec<(usize, usize)>;
 
 /// An operation, with its guest memory by place.
 #[derive(Debug, Clone)]
-pub(super) enum Request {
+pub(crate) enum Request {
     Read { offset: u64, places: Places },
     Write { offset: u64, places: Places, fua: bool },
     Compare { offset: u64, places: Places },
@@ -32,7 +32,7 @@ pub(super) enum Request {
 }
 
 /// A queue and guest memory.
-pub(super) struct Rig {
+pub(crate) struct Rig {
     guest: LoopbackMemory,
     reader: DmaReader,
     room: SegmentBuf,
@@ -45,7 +45,7 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    pub(super) fn new(backend: &dyn Backend, options: &Options) -> Result<Self, Stop> {
+    pub(crate) fn new(backend: &dyn Backend, options: &Options) -> Result<Self, Stop> {
         let system = |what: &str, error: &dyn std::fmt::Display| Stop::fail(format!("{what}: {error}"));
         let guest = LoopbackMemory::new(GUEST).map_err(|error| system("no guest memory", &error))?;
         let queue = backend.open_queue(options.depth).map_err(|error| system("no queue", &error))?;
@@ -72,29 +72,29 @@ impl Rig {
         })
     }
 
-    pub(super) fn queue(&mut self) -> &mut dyn IoQueue {
+    pub(crate) fn queue(&mut self) -> &mut dyn IoQueue {
         self.queue.as_mut()
     }
 
     /// Unmaps all guest memory. Whether nobody holds it any more.
-    pub(super) fn unmap(&mut self) -> bool {
+    pub(crate) fn unmap(&mut self) -> bool {
         let retired = self.guest.space().unmap_all();
         self.reader.snapshot();
         retired.is_done()
     }
 
-    pub(super) fn put(&self, at: usize, bytes: &[u8]) -> Result<(), Stop> {
+    pub(crate) fn put(&self, at: usize, bytes: &[u8]) -> Result<(), Stop> {
         self.guest.memory().write_bytes(at, bytes).map_err(|error| Stop::fail(error.to_string()))
     }
 
-    pub(super) fn get(&self, at: usize, len: usize) -> Result<Vec<u8>, Stop> {
+    pub(crate) fn get(&self, at: usize, len: usize) -> Result<Vec<u8>, Stop> {
         let mut bytes = vec![0; len];
         self.guest.memory().read_bytes(at, &mut bytes).map_err(|error| Stop::fail(error.to_string()))?;
         Ok(bytes)
     }
 
     /// Submits once.
-    pub(super) fn submit(&mut self, tag: u64, request: &Request) -> Result<Submitted, Stop> {
+    pub(crate) fn submit(&mut self, tag: u64, request: &Request) -> Result<Submitted, Stop> {
         let (direction, places) = match request {
             Request::Read { places, .. } => (Direction::ToGuest, places.as_slice()),
             Request::Write { places, .. } | Request::Compare { places, .. } => {
@@ -123,7 +123,7 @@ impl Rig {
     }
 
     /// Submits, and makes room if the queue is full.
-    pub(super) fn start(&mut self, tag: u64, request: &Request) -> Result<(), Stop> {
+    pub(crate) fn start(&mut self, tag: u64, request: &Request) -> Result<(), Stop> {
         loop {
             match self.submit(tag, request)? {
                 Submitted::Pending => return Ok(()),
@@ -143,7 +143,7 @@ impl Rig {
     }
 
     /// Reaps until nothing is in flight. Everything that was done since the last call, by tag.
-    pub(super) fn finish(&mut self) -> Result<BTreeMap<u64, Result<(), IoError>>, Stop> {
+    pub(crate) fn finish(&mut self) -> Result<BTreeMap<u64, Result<(), IoError>>, Stop> {
         self.queue.kick();
         while self.queue.in_flight() > 0 {
             self.wait_some()?;
@@ -156,7 +156,7 @@ impl Rig {
     }
 
     /// One operation, from start to end.
-    pub(super) fn run(&mut self, request: &Request) -> Result<Result<(), IoError>, Stop> {
+    pub(crate) fn run(&mut self, request: &Request) -> Result<Result<(), IoError>, Stop> {
         self.next_tag += 1;
         let tag = self.next_tag;
         self.start(tag, request)?;
@@ -164,11 +164,11 @@ impl Rig {
     }
 
     /// One operation that must succeed.
-    pub(super) fn must(&mut self, request: &Request) -> Result<(), Stop> {
+    pub(crate) fn must(&mut self, request: &Request) -> Result<(), Stop> {
         self.run(request)?.map_err(|error| Stop::fail(format!("{}: {error}", brief(request))))
     }
 
-    pub(super) fn reap(&mut self) -> usize {
+    pub(crate) fn reap(&mut self) -> usize {
         let Self { queue, done, twice, .. } = self;
         let mut count = 0;
         queue.reap(&mut |tag, result| {
@@ -211,7 +211,7 @@ impl Rig {
 }
 
 /// A request without its list of places.
-pub(super) fn brief(request: &Request) -> String {
+pub(crate) fn brief(request: &Request) -> String {
     match request {
         Request::Read { offset, places } => format!("read at {offset} in {} segments", places.len()),
         Request::Write { offset, places, fua } => {
@@ -223,14 +223,14 @@ pub(super) fn brief(request: &Request) -> String {
 }
 
 /// A small generator of numbers (xorshift64*): the same seed, the same sequence.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -238,11 +238,11 @@ impl Random {
     }
 
     /// Below `limit`, which is not zero.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         (self.next() >> 16) % limit
     }
 
-    pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> = Vec::with_capacity(len + 8);
         while bytes.len() < len {
             bytes.extend_from_slice(&self.next().to_le_bytes());
