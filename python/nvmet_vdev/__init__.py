@@ -3,11 +3,11 @@
 The command line is ``nvmet-vdev``. From Python, a `Target` serves controllers, and every
 error that it reports is an `NvmetError`::
 
-    from nvmet_vdev import Target
+    from nvmet_vdev import Target, open_disk
 
     with Target() as target:
         subsystem = target.add_subsystem(serial="S1")
-        subsystem.add_namespace("ram:1G")
+        subsystem.add_namespace(open_disk("ram:1G"))
         target.listen(subsystem, socket="/run/user/1000/drive.sock")
         ...
 """
@@ -16,9 +16,11 @@ from nvmet_vdev._nvmet import (
     ConfigError,
     DeviceError,
     NvmetError,
+    Storage,
     Subsystem,
     Target,
     __version__,
+    open_disk,
 )
 from nvmet_vdev.backend import Backend, NvmeError
 
@@ -28,7 +30,9 @@ __all__ = [
     "DeviceError",
     "NvmeError",
     "NvmetError",
+    "Storage",
     "Subsystem",
     "Target",
     "__version__",
+    "open_disk",
 ]

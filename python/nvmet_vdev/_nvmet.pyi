@@ -9,11 +9,14 @@ __all__ = [
     "ConfigError",
     "DeviceError",
     "NvmetError",
+    "Storage",
     "Subsystem",
     "Target",
     "__version__",
+    "check_storage",
     "identify",
     "init_logging",
+    "open_disk",
     "parse_size",
 ]
 
@@ -63,16 +66,21 @@ class Subsystem:
     def nqn(self) -> str: ...
     def add_namespace(
         self,
-        disk: str,
+        storage: Storage,
         *,
         nsid: int | None = None,
         block_size: int = 512,
         read_only: bool = False,
-        create: int | None = None,
         uuid: bytes | None = None,
-        iopoll: bool = False,
-        fixed_buffers: bool = True,
     ) -> int: ...
+
+@final
+class Storage:
+    @property
+    def size(self) -> int: ...
+    @property
+    def read_only(self) -> bool: ...
+    def describe(self) -> str: ...
 
 @final
 class Bench:
@@ -98,6 +106,16 @@ class Bench:
     def cancel(self) -> None: ...
     def result(self) -> str: ...
 
+def check_storage(storage: Storage, *, seed: int = 1, rounds: int = 60, depth: int = 32) -> str: ...
 def identify(socket: str) -> str: ...
 def init_logging(verbosity: int) -> None: ...
+def open_disk(
+    spec: str,
+    *,
+    block_size: int = 512,
+    read_only: bool = False,
+    create: int | None = None,
+    iopoll: bool = False,
+    fixed_buffers: bool = True,
+) -> Storage: ...
 def parse_size(text: str) -> int: ...

@@ -12,6 +12,7 @@ from uuid import UUID
 import click
 
 from nvmet_vdev import Subsystem, Target, identity, memlock, pidfile, sockets, vmm
+from nvmet_vdev._nvmet import open_disk
 from nvmet_vdev.cli import verbosity
 from nvmet_vdev.cli.params import CPUS, SIZE
 from nvmet_vdev.disks import memory_kind
@@ -226,12 +227,11 @@ def _add_namespaces(
     """Opens `disks` as NSID 1, 2, …; `cleanup` learns to remove the images that this made."""
     for disk, uuid in zip(disks, uuids, strict=True):
         new = create is not None and not memory_kind(disk) and not Path(disk).exists()
-        subsystem.add_namespace(
+        storage = open_disk(
             disk,
             create=create if new else None,
             read_only=read_only,
             block_size=block_size,
-            uuid=uuid.bytes,
             # Memory is done at once: there is nothing to wait for.
             iopoll=iopoll and memory_kind(disk) is None,
             fixed_buffers=fixed_buffers,
@@ -239,6 +239,7 @@ def _add_namespaces(
         # Only now is it ours: had somebody else made it meanwhile, the lock would have refused it.
         if new:
             cleanup.callback(Path(disk).unlink, missing_ok=True)
+        subsystem.add_namespace(storage, read_only=read_only, block_size=block_size, uuid=uuid.bytes)
 
 
 def _announce(path: str) -> None:

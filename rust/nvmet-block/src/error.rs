@@ -1,6 +1,6 @@
 //! Errors: [`IoError`] of one operation, [`BackendError`] of opening something.
 //!
-//! May know: errno. Must not know: NVMe status codes (the device maps them).
+//! May know: errno. Must not know: which NVMe status an error is (the device maps them), but that there is such a thing.
 
 use std::path::PathBuf;
 
@@ -54,6 +54,17 @@ pub enum IoError {
     /// It was cancelled, and did not happen or happened in part.
     #[error("cancelled")]
     Aborted,
+    /// Exactly this NVMe status, for backends that are told to say one (fault injection, scripts): Status Code Type,
+    /// Status Code, Do Not Retry.
+    #[error("NVMe status {sct:x}/{sc:02x}h")]
+    Status {
+        /// Status Code Type, 0 to 7.
+        sct: u8,
+        /// Status Code.
+        sc: u8,
+        /// Do Not Retry: the same command would fail again.
+        dnr: bool,
+    },
     /// Anything else.
     #[error("internal error")]
     Internal,

@@ -6,6 +6,7 @@
 //! | module | what it says |
 //! | --- | --- |
 //! | `target` | target, subsystems, namespaces, controllers |
+//! | `storage` | disks that are open, and the check of a backend |
 //! | `host` | identify and load on a drive |
 //! | `error` | whose turn it is when something fails |
 //! | `logging` | events to standard error |
@@ -15,6 +16,7 @@
 mod error;
 mod host;
 mod logging;
+mod storage;
 mod target;
 
 use pyo3::prelude::*;
@@ -36,6 +38,8 @@ mod _nvmet {
     use super::logging::init_logging;
     #[pymodule_export]
     use super::parse_size;
+    #[pymodule_export]
+    use super::storage::{Storage, check_storage, open_disk};
     #[pymodule_export]
     use super::target::{Subsystem, Target};
     #[pymodule_export]

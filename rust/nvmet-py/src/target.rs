@@ -1,6 +1,6 @@
 //! The target for Python: subsystems, namespaces, controllers and their events.
 //!
-//! May know `nvmet-core` and `nvmet-block`. Every call that may block releases the GIL; no thread of the target ever
+//! May know `nvmet-core`. Every call that may block releases the GIL; no thread of the target ever
 //! needs it.
 
 use std::{
@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use nvmet_block::{BackendSpec, OpenOptions, open};
 use nvmet_core::{
     device::DoorbellMode,
     namespace::{NamespaceConfig, NamespaceIds},
@@ -22,6 +21,7 @@ use nvmet_dma::inherited;
 use pyo3::{prelude::*, types::PyAny};
 
 use crate::error::{self, DeviceError};
+use crate::storage::Storage;
 
 /// The model number of a drive whose operator did not choose one.
 const MODEL: &str = "nvmet-vdev";
@@ -162,31 +162,21 @@ impl Subsystem {
         self.inner.nqn()
     }
 
-    /// Opens `disk` (a path, `ram:SIZE` or `null:SIZE`) and adds it as a namespace; returns its identifier (NSID).
+    /// Adds `storage` as a namespace; returns its identifier (NSID).
     ///
-    /// `block_size` is 512 or 4096 bytes. With `create` an image file that does not exist is made, that many bytes
-    /// large. `uuid` are the 16 bytes of the namespace's UUID. `iopoll`: the block device is polled for results.
-    /// `fixed_buffers`: guest memory that is used often is registered with the kernel, where that is allowed.
-    #[pyo3(signature = (
-        disk, *, nsid = None, block_size = 512, read_only = false, create = None, uuid = None, iopoll = false,
-        fixed_buffers = true
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python method")]
+    /// `nsid` is 1 to 1024, or the lowest free one. `block_size` is 512 or 4096 bytes. `read_only`: writes are refused
+    /// even if the storage would take them. `uuid` are the 16 bytes of the namespace's UUID.
+    #[pyo3(signature = (storage, *, nsid = None, block_size = 512, read_only = false, uuid = None))]
     fn add_namespace(
         &self,
         py: Python<'_>,
-        disk: &str,
+        storage: &Storage,
         nsid: Option<u32>,
         block_size: u32,
         read_only: bool,
-        create: Option<u64>,
         uuid: Option<[u8; 16]>,
-        iopoll: bool,
-        fixed_buffers: bool,
     ) -> PyResult<u32> {
-        let spec: BackendSpec = disk.parse().map_err(error::backend)?;
-        let options = OpenOptions { read_only, create, block_size, iopoll, fixed_buffers };
-        let backend = py.detach(|| open(&spec, options)).map_err(error::backend)?;
+        let backend = Arc::clone(storage.backend());
         let ids = NamespaceIds { uuid: uuid.unwrap_or_default(), ..NamespaceIds::default() };
         let config = NamespaceConfig { nsid, block_size, read_only, backend, ids };
         py.detach(|| self.inner.add_namespace(config)).map_err(error::target)

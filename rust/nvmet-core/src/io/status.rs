@@ -40,6 +40,40 @@ pub fn io_status(error: IoError) -> Status {
         IoError::Reserved => Status::RESERVATION_CONFLICT,
         IoError::Integrity => Status::GUARD_CHECK_ERROR,
         IoError::Aborted => Status::ABORT_REQUESTED,
+        IoError::Status { sct, sc, dnr } => exact(sct, sc, dnr),
         IoError::Retry | IoError::Internal => Status::INTERNAL_ERROR,
+    }
+}
+
+/// A status that a backend chose itself. One that does not exist, and success, which no failure can be, are Internal
+/// Error.
+fn exact(sct: u8, sc: u8, dnr: bool) -> Status {
+    let status = Status::new(sct, sc);
+    if sct > 7 || status.is_success() {
+        return Status::INTERNAL_ERROR;
+    }
+    if dnr { status.with_dnr() } else { status }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn a_status_that_a_backend_names_arrives_as_it_is(sct in 0u8..8, sc: u8, dnr: bool) {
+            let status = io_status(IoError::Status { sct, sc, dnr });
+            if (sct, sc) == (0, 0) {
+                proptest::prop_assert_eq!(status, Status::INTERNAL_ERROR);
+            } else {
+                proptest::prop_assert_eq!((status.sct(), status.sc(), status.dnr()), (sct, sc, dnr));
+                proptest::prop_assert!(!status.is_success() && !status.more() && status.crd() == 0);
+            }
+        }
+
+        #[test]
+        fn a_type_that_no_status_can_have_is_an_internal_error(sct in 8u8.., sc: u8, dnr: bool) {
+            proptest::prop_assert_eq!(io_status(IoError::Status { sct, sc, dnr }), Status::INTERNAL_ERROR);
+        }
     }
 }
