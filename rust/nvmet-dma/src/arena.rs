@@ -3,6 +3,7 @@
 //! What it may know: offsets and segments. What it must not: blocks, commands.
 
 use std::io;
+use std::ptr::NonNull;
 
 use rustix::mm::Advice;
 
@@ -87,6 +88,16 @@ impl Arena {
     pub fn compare(&self, offset: u64, segments: &Segments<'_>) -> Result<bool, DmaError> {
         let at = self.range(offset, segments.len() as u64)?;
         transfer::equals(&self.mapping, at, segments)
+    }
+
+    /// Where `len` bytes from `offset` on are: valid as long as the arena lives. The bytes may change at any moment.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::OutOfBounds`].
+    pub fn as_ptr(&self, offset: u64, len: u64) -> Result<NonNull<u8>, DmaError> {
+        let at = self.range(offset, len)?;
+        Ok(self.mapping.base().map_addr(|base| base.saturating_add(at)))
     }
 
     /// Copies bytes out.

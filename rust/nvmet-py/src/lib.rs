@@ -5,6 +5,7 @@
 //!
 //! | module | what it says |
 //! | --- | --- |
+//! | `channel`, `batch`, `status` | requests for backends in Python, and what their exceptions mean |
 //! | `target` | target, subsystems, namespaces, controllers |
 //! | `storage` | disks that are open, and the check of a backend |
 //! | `host` | identify and load on a drive |
@@ -13,9 +14,12 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
+mod channel;
 mod error;
 mod host;
 mod logging;
+mod status;
 mod storage;
 mod target;
 
@@ -30,6 +34,10 @@ fn parse_size(text: &str) -> PyResult<u64> {
 /// The Rust side of nvmet-vdev.
 #[pymodule]
 mod _nvmet {
+    #[pymodule_export]
+    use super::batch::{Batch, BatchRequest};
+    #[pymodule_export]
+    use super::channel::Channel;
     #[pymodule_export]
     use super::error::{ConfigError, DeviceError, NvmetError};
     #[pymodule_export]

@@ -35,7 +35,8 @@ impl Consumer {
 
     /// Takes up to `limit` requests, at least 1; waits for some if there are none, up to `timeout` (None: for ever).
     ///
-    /// Returns with nothing after `timeout`, when a taken request was given up, and when there will be no more.
+    /// Returns with nothing after `timeout`, when a taken request was given up, after a [`poke`](Self::poke), and when
+    /// there will be no more.
     /// With `together` all are of one queue, so that their frames are in one arena.
     #[must_use]
     pub fn take(&self, limit: usize, together: bool, timeout: Option<Duration>) -> Taken {
@@ -63,6 +64,13 @@ impl Consumer {
         self.inbox.lock().waiting.len()
     }
 
+    /// Has one [`take`](Self::take) return with nothing: there is something else to do.
+    pub fn poke(&self) {
+        let mut state = self.inbox.lock();
+        state.poked = true;
+        self.inbox.wake(state, false, true);
+    }
+
     /// Ends the backend: what waits fails with [`IoError::Gone`], and so does what comes later.
     pub fn close(&self) {
         self.inbox.close();
@@ -82,6 +90,8 @@ struct State {
     waiting: VecDeque<Arc<Request>>,
     given_up: Vec<Arc<Request>>,
     closed: bool,
+    /// Somebody is to come back without a request.
+    poked: bool,
     /// Consumers that sleep in `take`.
     sleepers: usize,
     /// Somebody waits on the descriptor.
@@ -155,7 +165,8 @@ impl Inbox {
                 }
             }
             taken.closed = state.closed && state.waiting.is_empty();
-            if !taken.requests.is_empty() || !taken.given_up.is_empty() || taken.closed {
+            let poked = std::mem::take(&mut state.poked);
+            if !taken.requests.is_empty() || !taken.given_up.is_empty() || taken.closed || poked {
                 return taken;
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

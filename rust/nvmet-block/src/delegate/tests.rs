@@ -244,3 +244,17 @@ fn a_new_size_is_for_queues_opened_later() {
     drop((old, new, delegate));
     thread.join().unwrap();
 }
+
+#[test]
+fn a_poke_brings_one_consumer_back() {
+    let (_delegate, consumer) = Delegate::new(config()).unwrap();
+    consumer.poke();
+    let taken = consumer.take(1, false, None);
+    assert!(taken.requests.is_empty() && !taken.closed);
+    let sleeper = std::thread::spawn({
+        let consumer = consumer.clone();
+        move || consumer.take(1, false, None).closed
+    });
+    consumer.poke();
+    assert!(!sleeper.join().unwrap());
+}

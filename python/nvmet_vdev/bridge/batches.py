@@ -1,0 +1,44 @@
+"""Backends that take batches: one thread calls `submit`; requests are completed from anywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nvmet_vdev.bridge.complaints import leave_fork
+
+if TYPE_CHECKING:
+    from nvmet_vdev.bridge.service import Run
+
+
+def main(run: Run) -> None:
+    """Opens the backend, passes batches on until there are no more, and closes it."""
+    backend = run.backend
+    try:
+        if (opening := getattr(backend, "open", None)) is not None:
+            opening()
+    except BaseException as error:
+        run.refused("open", error)
+        return
+    if run.start():
+        channel, submit = run.channel, backend.submit
+        while (batch := channel.take_batch(run.traits.max_inflight)) is not None:
+            if len(batch):
+                try:
+                    if (value := submit(batch)) is not None:
+                        run.calls.returned("submit", value, None)
+                except BaseException as error:
+                    if not channel.is_own_process():
+                        leave_fork(backend, "submit")
+                    run.complaints.raised("submit", error)
+                    batch.complete(error=error)
+                if not channel.is_own_process():
+                    leave_fork(backend, "submit")
+            del batch
+            run.do_jobs()
+    failure = None
+    try:
+        if (closing := getattr(backend, "close", None)) is not None:
+            closing()
+    except BaseException as error:
+        failure = error
+    run.closed(failure)
