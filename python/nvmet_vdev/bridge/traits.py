@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from nvmet_vdev import _nvmet
 
-Form: TypeAlias = Literal["plain", "async", "batch"]
+#: "plain", "async" or "batch".
+Form: TypeAlias = str
 
 #: The methods that carry requests out, by what they are called in a backend.
 METHODS = ("read", "write", "flush", "discard", "write_zeroes", "compare")
