@@ -110,6 +110,12 @@ pub trait IoQueue {
         let _ = all;
     }
 
+    /// Whether operations in flight are carried out by other threads of this process. A worker that looks for their
+    /// completions lets these threads have its CPU meanwhile.
+    fn wants_cpu(&self) -> bool {
+        false
+    }
+
     /// Operations that were accepted and not reported yet.
     fn in_flight(&self) -> usize;
 

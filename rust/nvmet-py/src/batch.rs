@@ -24,7 +24,7 @@ type Buffer = (Py<Window>, Py<PyMemoryView>);
 
 /// Requests that are carried out together; each is completed once, in any order, from any thread.
 ///
-/// `len()` and iteration give `Request` objects. The same as columns, memoryviews that numpy takes as they are:
+/// `len()` and iteration give `Request` objects; `kind` and `length` are what all have in common. The same as columns, memoryviews that numpy takes as they are:
 /// `kinds` (bytes: 0 read, 1 write, 2 flush, 3 discard, 4 write zeroes, 5 compare), `offsets` and `lengths` (64-bit
 /// unsigned integers, bytes), `flags` (bytes: 1 FUA, 2 may discard), and `positions` (64-bit unsigned integers): where
 /// in `memory` the data of each request begins, a multiple of 4096.
@@ -92,6 +92,20 @@ impl Batch {
     fn __getitem__(slf: Bound<'_, Self>, index: usize) -> PyResult<BatchRequest> {
         let request = Arc::clone(slf.get().request(index)?);
         Ok(BatchRequest { batch: slf.unbind(), index, request })
+    }
+
+    /// What all of them are; None if they differ.
+    #[getter]
+    fn kind(&self) -> Option<u8> {
+        let (first, rest) = self.requests.split_first()?;
+        rest.iter().all(|other| other.kind == first.kind).then_some(first.kind as u8)
+    }
+
+    /// Bytes of every one of them; None if they differ.
+    #[getter]
+    fn length(&self) -> Option<u64> {
+        let (first, rest) = self.requests.split_first()?;
+        rest.iter().all(|other| other.len == first.len).then_some(first.len)
     }
 
     /// What each request is.

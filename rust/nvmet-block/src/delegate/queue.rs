@@ -215,6 +215,10 @@ impl IoQueue for DelegateQueue {
         self.home.arm() | !self.ended.is_empty()
     }
 
+    fn wants_cpu(&self) -> bool {
+        self.in_flight() > 0
+    }
+
     fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len()
     }

@@ -171,6 +171,12 @@ impl NamespaceQueues {
         }
     }
 
+    /// Whether other threads of this process have work of ours, and could use this CPU for it.
+    pub fn want_cpu(&self) -> bool {
+        let queue = |&at: &usize| self.slots[at].as_ref()?.queue.as_ref();
+        self.busy.iter().filter_map(queue).any(|queue| queue.wants_cpu())
+    }
+
     /// Forgets which backends were full.
     pub fn expect_room(&mut self) {
         self.slots.iter_mut().flatten().for_each(|slot| slot.full = false);

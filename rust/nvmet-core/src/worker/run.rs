@@ -126,6 +126,8 @@ impl Worker {
             }
             let attached = self.controllers.iter().any(Option::is_some);
             match self.pace.rest(attached, self.polled > 0, Instant::now) {
+                // They may have no other CPU than this one.
+                Rest::Spin if self.namespaces.want_cpu() => std::thread::yield_now(),
                 Rest::Spin => std::hint::spin_loop(),
                 Rest::Sleep => self.sleep(None),
                 Rest::Nap(limit) => self.sleep(Some(limit)),
