@@ -23,16 +23,24 @@ from nvmet_vdev._nvmet import (
     open_disk,
 )
 from nvmet_vdev.backend import Backend, NvmeError
+from nvmet_vdev.drive import Drive, attach
+from nvmet_vdev.nvme import Command, Completion, NvmeStatusError, Status
 
 __all__ = [
     "Backend",
+    "Command",
+    "Completion",
     "ConfigError",
     "DeviceError",
+    "Drive",
     "NvmeError",
+    "NvmeStatusError",
     "NvmetError",
+    "Status",
     "Storage",
     "Subsystem",
     "Target",
     "__version__",
+    "attach",
     "open_disk",
 ]

@@ -1,11 +1,12 @@
-//! Building submission queue entries in one expression.
+//! Building submission queue entries in one expression, and what the specification calls commands and statuses.
 //!
 //! Nothing is checked: a host for tests has to be able to send what is wrong.
 
 use crate::prp::PrpPair;
 use nvmet_spec::{
-    command::{Psdt, Sqe},
+    command::{AdminOpcode, NvmOpcode, Psdt, Sqe},
     sgl::SglDescriptor,
+    status::Status,
 };
 
 /// Setters that return the entry (Base §3.3.3.1).
@@ -80,4 +81,20 @@ impl SqeExt for Sqe {
     fn with_cdw15(self, value: u32) -> Self {
         Self { cdw15: value, ..self }
     }
+}
+
+/// The specification's name of an admin or I/O (NVM) command, if it has one.
+#[must_use]
+pub fn command_name(admin: bool, opcode: u8) -> Option<&'static str> {
+    if admin {
+        AdminOpcode::try_from(opcode).ok().map(AdminOpcode::name)
+    } else {
+        NvmOpcode::try_from(opcode).ok().map(NvmOpcode::name)
+    }
+}
+
+/// The specification's name of status code `sc` of type `sct`, if it has one.
+#[must_use]
+pub fn status_name(sct: u8, sc: u8) -> Option<&'static str> {
+    Status::new(sct, sc).name()
 }

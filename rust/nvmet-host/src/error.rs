@@ -128,6 +128,12 @@ pub enum HostError {
         /// Size of the buffer, in bytes.
         size: usize,
     },
+    /// The drive was detached, here or by another thread.
+    #[error("the drive is detached; attach to its socket again")]
+    Detached,
+    /// The command was in flight when the controller was reset.
+    #[error("the controller was reset before the command completed; send it again")]
+    Reset,
     /// Memory could not be had from the kernel.
     #[error("cannot {what} of {bytes} bytes: {detail}")]
     Memory {

@@ -44,6 +44,11 @@ impl Drive {
     pub fn poll_events(&mut self) -> Result<Vec<AsyncEvent>, HostError> {
         let Self { admin, stray, .. } = self;
         admin.poll(|_, completion| stray.push(completion))?;
+        self.take_events()
+    }
+
+    /// The events among the completions of the admin queue that were taken already.
+    pub(crate) fn take_events(&mut self) -> Result<Vec<AsyncEvent>, HostError> {
         let mut events = Vec::new();
         for completion in std::mem::take(&mut self.stray) {
             if !self.is_event(completion) {

@@ -4,9 +4,10 @@
 
 use crate::{Drive, HostError, PciIdentity};
 use nvmet_spec::identify::{
-    IdentifyController, IdentifyNamespace, LbaFormat, NAMESPACE_LIST_ENTRIES, NamespaceDescriptor,
-    ascii_text, cns, namespace_descriptors,
+    IDENTIFY_SIZE, IdentifyController, IdentifyNamespace, LbaFormat, NAMESPACE_LIST_ENTRIES,
+    NamespaceDescriptor, ascii_text, cns, namespace_descriptors,
 };
+use zerocopy::FromBytes;
 
 /// Namespaces that [`Drive::active_namespaces`] lists at most: 64 pages.
 const MAX_NAMESPACES: usize = 65_536;
@@ -106,6 +107,13 @@ pub struct DriveInfo {
     pub namespaces: Vec<NamespaceInfo>,
 }
 
+/// An Identify data structure of 4096 bytes.
+fn structure<T: FromBytes>(data: &[u8]) -> Result<T, HostError> {
+    T::read_from_bytes(data).map_err(|_| {
+        HostError::argument(format!("{} bytes; an Identify data structure has {IDENTIFY_SIZE}", data.len()))
+    })
+}
+
 /// ASCII up to the first NUL, without the blanks that pad it; other bytes become `?`.
 fn text(field: &[u8]) -> String {
     let text = field.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -122,6 +130,14 @@ fn assigned(bytes: &[u8]) -> Option<String> {
 }
 
 impl ControllerInfo {
+    /// From the bytes of an Identify Controller data structure.
+    ///
+    /// # Errors
+    /// [`HostError::Argument`] for another number of bytes than 4096.
+    pub fn from_bytes(data: &[u8]) -> Result<Self, HostError> {
+        structure(data).map(|data| Self::decode(&data))
+    }
+
     fn decode(data: &IdentifyController) -> Self {
         let version = data.version();
         let [low, middle, high] = data.ieee;
@@ -161,6 +177,16 @@ impl NamespaceInfo {
     #[must_use]
     pub const fn capacity_bytes(&self) -> u64 {
         self.size
+    }
+
+    /// From the bytes of an Identify Namespace data structure (NVM command set) and of the namespace's identification
+    /// descriptors, of which there may be none.
+    ///
+    /// # Errors
+    /// [`HostError::Argument`] for another number of bytes than 4096; [`HostError::Unsupported`] for a format that makes
+    /// no sense, as that of a namespace that is not active: all zeroes.
+    pub fn from_bytes(nsid: u32, data: &[u8], descriptors: &[u8]) -> Result<Self, HostError> {
+        Self::decode(nsid, &structure(data)?, descriptors)
     }
 
     fn decode(nsid: u32, data: &IdentifyNamespace, descriptors: &[u8]) -> Result<Self, HostError> {
@@ -292,9 +318,8 @@ impl Drive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nvmet_spec::identify::{Flbas, IDENTIFY_SIZE, Oacs, ascii_field};
+    use nvmet_spec::identify::{Flbas, Oacs, ascii_field};
     use proptest::prelude::*;
-    use zerocopy::FromBytes;
 
     #[test]
     fn a_namespace_is_decoded() {

@@ -7,6 +7,7 @@
 //! | module | what it says | what it may know |
 //! | --- | --- | --- |
 //! | [`drive`](Drive), [`access`](QueueLimits), [`admin`](IDENTIFY_BYTES), [`queues`](QueueConfig), [`events`](AsyncEvent), [`namespace`](Namespace), [`info`](ControllerInfo) | the controller as a driver sees it | all below |
+//! | [`session`](Session) | a drive for many threads: submit now, wait later | all but `bench` |
 //! | [`queue`](QueuePair) | rings: submit, ring, poll, wait | memory, doorbells |
 //! | `doorbell` | shadow, mapped and trapped doorbells | memory, transport |
 //! | [`memory`](HostMemory), [`transfer`](Transfer) | memfds that the device reaches | transport |
@@ -36,13 +37,14 @@ mod pci;
 pub mod prp;
 mod queue;
 mod queues;
+mod session;
 pub mod sgl;
 mod transfer;
 mod transport;
 
 pub use access::QueueLimits;
 pub use admin::IDENTIFY_BYTES;
-pub use command::SqeExt;
+pub use command::{SqeExt, command_name, status_name};
 pub use config::{ClientProfile, DoorbellPolicy, HostConfig};
 pub use drive::Drive;
 pub use error::HostError;
@@ -53,4 +55,5 @@ pub use namespace::{Namespace, read_write};
 pub use pci::PciIdentity;
 pub use queue::QueuePair;
 pub use queues::QueueConfig;
+pub use session::{Outcome, Queue, Request, Session, SessionLimits, Ticket};
 pub use transfer::{Data, Transfer};

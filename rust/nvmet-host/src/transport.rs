@@ -36,17 +36,55 @@ impl Interrupt {
 
     /// Waits until the vector fires or `timeout` is over, whichever comes first, and takes the event.
     pub(crate) fn wait(&self, timeout: Duration) -> Result<(), HostError> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let timeout = Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
-        match poll(&mut [PollFd::new(&*self.eventfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(HostError::Eventfd(errno.into())),
-        }
-        self.eventfd.drain().map(drop).map_err(HostError::Eventfd)
+        wait_any(std::slice::from_ref(self), timeout)
     }
+}
+
+/// What a thread sleeps on that waits for several queues.
+#[derive(Debug)]
+pub(crate) enum Bell {
+    /// The queues' interrupts.
+    Interrupts(Vec<Interrupt>),
+    /// There are none: a nap, longer each time.
+    Nap(Duration),
+}
+
+impl Bell {
+    const FIRST_NAP: Duration = Duration::from_micros(20);
+    const LONGEST_NAP: Duration = Duration::from_millis(1);
+
+    /// The bell of the queues that use `vectors`; naps where one of them is not armed.
+    pub(crate) fn of(transport: &Transport, vectors: &[u16]) -> Self {
+        let all: Option<Vec<_>> = vectors.iter().map(|&vector| transport.interrupt(vector)).collect();
+        all.map_or(Self::Nap(Self::FIRST_NAP), Self::Interrupts)
+    }
+
+    /// Sleeps until it may be worth a look, at most for `timeout`, and takes the events.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<(), HostError> {
+        match self {
+            Self::Interrupts(interrupts) => wait_any(interrupts, timeout),
+            Self::Nap(nap) => {
+                std::thread::sleep(timeout.min(*nap));
+                *nap = (*nap * 2).min(Self::LONGEST_NAP);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Waits until one of `interrupts` fires or `timeout` is over, and takes the events of all.
+fn wait_any(interrupts: &[Interrupt], timeout: Duration) -> Result<(), HostError> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    };
+    let mut fds: Vec<_> = interrupts.iter().map(|one| PollFd::new(&*one.eventfd, PollFlags::IN)).collect();
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(errno) => return Err(HostError::Eventfd(errno.into())),
+    }
+    interrupts.iter().try_for_each(|one| one.eventfd.drain().map(drop).map_err(HostError::Eventfd))
 }
 
 /// A doorbell page that the server lets us map.

@@ -50,6 +50,7 @@ pub fn host(error: HostError) -> PyErr {
         | HostError::Unsupported(_)
         | HostError::Argument(_)
         | HostError::Config(_)
+        | HostError::Detached
         | HostError::Pin { .. } => ConfigError::new_err(text),
         _ => DeviceError::new_err(text),
     }

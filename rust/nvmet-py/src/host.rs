@@ -174,6 +174,7 @@ fn load(
     Ok(report)
 }
 
-fn json(value: &impl serde::Serialize) -> PyResult<String> {
+/// `value` as Python takes it.
+pub fn json(value: &impl serde::Serialize) -> PyResult<String> {
     serde_json::to_string(value).map_err(|error| DeviceError::new_err(error.to_string()))
 }

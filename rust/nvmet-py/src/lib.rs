@@ -8,6 +8,7 @@
 //! | `channel`, `batch`, `status` | requests for backends in Python, and what their exceptions mean |
 //! | `target` | target, subsystems, namespaces, controllers |
 //! | `storage` | disks that are open, and the check of a backend |
+//! | `drive` | a drive that Python drives |
 //! | `host` | identify and load on a drive |
 //! | `error` | whose turn it is when something fails |
 //! | `logging` | events to standard error |
@@ -16,6 +17,7 @@
 
 mod batch;
 mod channel;
+mod drive;
 mod error;
 mod host;
 mod logging;
@@ -38,6 +40,8 @@ mod _nvmet {
     use super::batch::{Batch, BatchRequest};
     #[pymodule_export]
     use super::channel::Channel;
+    #[pymodule_export]
+    use super::drive::{Session, command_name, decode_controller, decode_namespace, status_name};
     #[pymodule_export]
     use super::error::{ConfigError, DeviceError, NvmetError};
     #[pymodule_export]
