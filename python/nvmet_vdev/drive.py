@@ -101,15 +101,21 @@ class Drive(Passthrough):
     def identify_namespace(self, nsid: int = 1) -> IdentifyNamespace:
         """Identify Namespace (CNS 00h), with the identification descriptors (CNS 03h) where there are any.
 
-        DeviceError for a namespace that is not active: the data structure is all zeroes.
+        ConfigError for a namespace that is not active: the controller has no data for it.
         """
+        found = self._identify(nsid)
+        if found is None:
+            raise ConfigError(f"namespace {nsid} is not active; active are {self.active_namespaces()}")
+        return found
+
+    def _identify(self, nsid: int) -> IdentifyNamespace | None:
         data = self.identify(0, nsid)
         try:
             descriptors = self.identify(3, nsid)
         except NvmeStatusError:
             # They came with NVMe 1.3.
             descriptors = b""
-        return IdentifyNamespace.from_bytes(nsid, data, descriptors)
+        return IdentifyNamespace.from_bytes(nsid, data, descriptors) if any(data) else None
 
     def active_namespaces(self) -> list[int]:
         """Identifiers of the active namespaces (CNS 02h), ascending."""
@@ -134,7 +140,9 @@ class Drive(Passthrough):
 
         It is done by itself after a reset, and after a notice from `next_event` that namespaces have changed.
         """
-        self._known = {nsid: self.identify_namespace(nsid) for nsid in self.active_namespaces()}
+        found = {nsid: self._identify(nsid) for nsid in self.active_namespaces()}
+        # One may go between the list and the question.
+        self._known = {nsid: one for nsid, one in found.items() if one}
         return tuple(self._known.values())
 
     def _block_size(self, nsid: int) -> int:

@@ -246,7 +246,7 @@ class IdentifyNamespace:
     def from_bytes(cls, nsid: int, data: bytes, descriptors: bytes = b"") -> IdentifyNamespace:
         """From the 4096 bytes of CNS 00h and, for the UUID, those of CNS 03h.
 
-        DeviceError for a format that makes no sense, as that of a namespace that is not active: all zeroes.
+        ConfigError for a format that makes no sense, as that of a namespace that is not active: all zeroes.
         """
         fields = json.loads(_nvmet.decode_namespace(nsid, data, descriptors))
         return cls(**{**fields, "lba_formats": tuple(fields["lba_formats"])})
