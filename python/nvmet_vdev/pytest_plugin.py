@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from nvmet_vdev import Drive, NvmetError, Storage, Target, attach, open_disk
+from nvmet_vdev.bridge import open_storage
 
 DEFAULT_DISK = "ram:64M"
 
@@ -110,6 +111,9 @@ def _serve(target: Target, disk: Any, socket: Path, *, serial: str, options: Map
         name: value for name, value in options.items() if name in ("block_size", "read_only", "create")
     }
     adding = {name: value for name, value in options.items() if name != "create"}
-    storage = disk if isinstance(disk, Storage) else open_disk(str(disk), **opening)
-    subsystem.add_namespace(storage, **adding)
+    if isinstance(disk, str | Path):
+        disk = open_disk(str(disk), **opening)
+    elif not isinstance(disk, Storage):
+        disk = open_storage(disk, read_only=options.get("read_only", False))
+    subsystem.add_namespace(disk, **adding)
     target.listen(subsystem, socket=str(socket))
