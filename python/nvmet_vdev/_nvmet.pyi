@@ -185,6 +185,7 @@ class Bench:
     def result(self) -> str: ...
 
 def check_storage(storage: Storage, *, seed: int = 1, rounds: int = 60, depth: int = 32) -> str: ...
+
 @final
 class Session:
     def __new__(

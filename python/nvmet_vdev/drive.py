@@ -133,23 +133,29 @@ class Drive(Passthrough):
     @property
     def namespaces(self) -> tuple[IdentifyNamespace, ...]:
         """The active namespaces, as they were when they were looked at last: see `rescan`."""
-        return self.rescan() if self._known is None else tuple(self._known.values())
+        return tuple(self._scanned().values())
 
     def rescan(self) -> tuple[IdentifyNamespace, ...]:
         """Asks for the active namespaces again.
 
         It is done by itself after a reset, and after a notice from `next_event` that namespaces have changed.
         """
-        found = {nsid: self._identify(nsid) for nsid in self.active_namespaces()}
-        # One may go between the list and the question.
-        self._known = {nsid: one for nsid, one in found.items() if one}
-        return tuple(self._known.values())
+        self._known = None
+        return self.namespaces
+
+    def _scanned(self) -> dict[int, IdentifyNamespace]:
+        known = self._known
+        if known is None:
+            found = {nsid: self._identify(nsid) for nsid in self.active_namespaces()}
+            # One may go between the list and the question.
+            self._known = known = {nsid: one for nsid, one in found.items() if one}
+        return known
 
     def _block_size(self, nsid: int) -> int:
         """That of an active namespace. Others get some size: to refuse them is the controller's part."""
-        if self._known is None or nsid not in self._known:
-            self.rescan()
-        found = (self._known or {}).get(nsid)
+        if nsid not in self._scanned():
+            self._known = None
+        found = self._scanned().get(nsid)
         return found.block_size if found else 512
 
     # Data
