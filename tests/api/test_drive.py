@@ -6,6 +6,7 @@ import contextlib
 import gc
 import signal
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nvmet_vdev import (
+    Backend,
     Command,
     ConfigError,
     DeviceError,
@@ -24,6 +26,7 @@ from nvmet_vdev import (
     open_disk,
 )
 from nvmet_vdev.pytest_plugin import DriveFactory
+from tests.product import run
 
 PATIENCE = 60.0
 """Seconds before a test gives up; nothing waits this long when it works."""
@@ -463,3 +466,71 @@ def test_other_threads_run_while_one_waits(drive: Drive) -> None:
     assert drive.abort(pending)
     waiter.join(PATIENCE)
     assert not waiter.is_alive()
+
+
+# Backends in Python, in this very process
+
+
+class Gate(Backend):
+    """A drive whose reads of the second block wait until somebody opens the gate."""
+
+    size = 1 << 20
+    thread_safe = True
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+
+    def read(self, offset: int, buf: memoryview) -> None:
+        if offset == BLOCK:
+            self.entered.set()
+            self.gate.wait(PATIENCE)
+        buf[:] = bytes([offset // BLOCK]) * len(buf)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.gate.set()
+
+
+def test_a_backend_of_the_same_process_answers_while_a_drive_waits(
+    nvme_drive: DriveFactory, gate: Gate
+) -> None:
+    drive = nvme_drive(gate)
+    assert [data[0] for data in drive.read_many([(2 + n, 1) for n in range(200)])] == list(range(2, 202))
+
+    def open_it() -> None:
+        gate.entered.wait(PATIENCE)
+        gate.gate.set()
+
+    opener = threading.Thread(target=open_it)
+    opener.start()
+    assert drive.read(1, 1) == b"\1" * BLOCK
+    opener.join(PATIENCE)
+
+
+def test_a_command_that_hangs_is_aborted_and_others_go_on(nvme_drive: DriveFactory, gate: Gate) -> None:
+    drive = nvme_drive(gate)
+    hanging = drive.submit(Command(0x02, 1, cdw10=1, length=BLOCK))
+    assert gate.entered.wait(PATIENCE)
+    with pytest.raises(DeviceError, match="while waiting for a completion"):
+        hanging.wait(timeout=0)
+    assert drive.read(2, 1) == b"\2" * BLOCK
+    assert not hanging.done()
+    assert drive.abort(hanging)
+    assert hanging.wait(PATIENCE).status.name == "Command Abort Requested"
+
+
+def test_a_process_ends_that_leaves_everything_open(nvme_drive: DriveFactory, tmp_path: Path) -> None:
+    served = nvme_drive()
+    served.close()
+    script = (
+        "import sys, nvmet_vdev as n\n"
+        "drive = n.attach(sys.argv[1])\n"
+        "pending = drive.submit(n.Command(0x0C, admin=True))\n"
+        "print(drive.read(0, 1)[0])\n"
+    )
+    ended = run("-c", script, served.socket, cwd=tmp_path, program=(sys.executable,))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0\n", "")
