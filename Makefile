@@ -87,7 +87,7 @@ venv: .venv/.tools ## Make .venv with the development tools
 
 .PHONY: clean
 clean: ## Remove everything that was built or downloaded
-	rm -rf .venv .cache target target-py dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .cache target target-py dist .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/nvmet_vdev/*.so
 

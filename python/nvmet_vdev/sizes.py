@@ -5,9 +5,14 @@ Sizes are read by the same rules as ``ram:SIZE`` (binary units: ``10G`` is 10 x 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from nvmet_vdev._nvmet import parse_size
 
-__all__ = ["format_count", "format_latency", "format_size", "parse_size"]
+__all__ = ["Size", "format_count", "format_latency", "format_size", "parse_size"]
+
+Size = Annotated[int, "size"]
+"""An `int` of bytes. As text, where an option is given on the command line, it may have a unit: ``10G``."""
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
