@@ -66,6 +66,16 @@ class Storage:
         """Bytes that it has now."""
         return os.lseek(self.fd, 0, os.SEEK_END)
 
+    def is_blank(self) -> bool:
+        """Whether nothing was ever written to it: it is empty, or one hole."""
+        try:
+            os.lseek(self.fd, 0, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return True
+            raise
+        return False
+
     def truncate(self, size: int) -> None:
         """Gives a file that size; what is new reads as zeroes."""
         os.ftruncate(self.fd, size)

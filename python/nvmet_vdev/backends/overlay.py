@@ -196,10 +196,11 @@ class Overlay(Filter):
         if self._storage.is_device:
             raise self._refuse("is a block device: name a file")
         length = self._storage.size()
-        head = bytearray(min(length, _PAGE))
-        self._storage.read(0, memoryview(head))
-        # Of a maker that was killed before there was a header, nothing is left but zeroes.
-        new = length <= _PAGE and not any(head)
+        head = bytearray(_PAGE)
+        with memoryview(head)[:length] as there:
+            self._storage.read(0, there)
+        # Of a maker that was killed before there was a header, nothing but the length is left.
+        new = self._storage.is_blank()
         self._cluster = self._wanted or _DEFAULT_CLUSTER if new else self._read_header(head)
         clusters = -(-self._size // self._cluster)
         if clusters > _MOST_CLUSTERS:
@@ -207,32 +208,33 @@ class Overlay(Filter):
                 f"{clusters} clusters of {self._cluster} bytes are too many: use larger ones (cluster)"
             )
         self._map = bytearray(-(-clusters // _PAGE) * _PAGE)
-        self._data = -(-(_PAGE + len(self._map)) // self._cluster) * self._cluster
         self._changed: set[int] = set()
-        if new:
-            self._make_header()
-        with memoryview(self._map)[: max(0, length - _PAGE)] as there:
-            self._storage.read(_PAGE, there)
+        self._data = -(-(_PAGE + len(self._map)) // self._cluster) * self._cluster
+        whole = self._data + self._size
+        if new and length in (0, whole):
+            self._make(whole)
+        elif new:
+            raise self._refuse("is blank and has a size, so it is no overlay: name another file")
+        elif length != whole:
+            raise self._refuse(f"has {length} bytes instead of {whole}: restore it from a copy")
+        with memoryview(self._map) as content:
+            self._storage.read(_PAGE, content)
         if self._map.translate(None, _BASE + _HERE) or self._map.find(_HERE, clusters) >= 0:
             raise self._refuse("its map is damaged: restore it from a copy, or start with a new file")
-        whole = self._data + self._size
-        if length < whole:
-            if any(self._map):
-                raise self._refuse(f"is cut short: it has {length} of {whole} bytes; restore it from a copy")
-            self._storage.truncate(whole)
-            self._storage.sync()
 
-    def _make_header(self) -> None:
+    def _make(self, whole: int) -> None:
+        """Makes an overlay of an empty file; the header comes last, so who has one has all of its length."""
+        self._storage.truncate(whole)
+        self._storage.sync()
         fields = _HEADER.pack(_MAGIC, _VERSION, self._cluster, self._size)
         header = (fields + _CRC.pack(zlib.crc32(fields))).ljust(_PAGE, b"\0")
         self._storage.write(0, memoryview(header))
-        # Before the file grows: a long one without a header would be taken for somebody else's.
         self._storage.sync()
         self._storage.sync_name()
 
     def _read_header(self, head: bytearray) -> int:
         """The cluster size of a file that belongs to this base."""
-        if not head.startswith(_MAGIC) or len(head) < _PAGE:
+        if not head.startswith(_MAGIC):
             raise self._refuse("is no overlay: name another file, or one that does not exist yet")
         version: int
         cluster: int
