@@ -285,6 +285,14 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, int]) -> None
         Fsspec("memory://image.raw", **options)  # type: ignore[arg-type]
 
 
+def test_storage_options_may_be_json() -> None:
+    with opened(Fsspec("memory://image.raw", storage_options='{"skip_instance_cache": true}')) as drive:
+        assert drive.size == SIZE
+    for text in ("anon=true", "[1]", "7"):
+        with pytest.raises(ConfigError, match="as text it is JSON"):
+            Fsspec("memory://image.raw", storage_options=text)
+
+
 def test_without_fsspec_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     original = builtins.__import__
 

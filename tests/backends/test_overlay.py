@@ -230,6 +230,17 @@ def test_two_overlays_share_a_base_but_not_a_file(tmp_path: Path) -> None:
         pass
 
 
+def test_a_file_that_there_is_no_room_for_is_refused_and_the_base_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk.img").write_bytes(pattern(1 << 20))
+    monkeypatch.setattr(Storage, "truncate", failing(errno.ENOSPC))
+    drive = Overlay(File(tmp_path / "disk.img"), str(tmp_path / "cow.img"))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"cow\.img: cannot be prepared: injected"):
+            drive.open()
+
+
 def make(path: Path, **options: int) -> bytes:
     """An overlay's file with something in it, as bytes to be damaged."""
     with opened(Overlay(Plain(pattern(SIZE)), str(path), **options)) as drive:

@@ -1,5 +1,4 @@
-"""A file or block device that is locked and read and written whole: what `File` and `Overlay` keep their
-bytes in.
+"""A file or block device, locked, and transfers that are whole: what `File` and `Overlay` build on.
 
 May know: descriptors, the kernel's calls. Must not know: what the bytes mean.
 """
@@ -37,8 +36,7 @@ _FLOCK = struct.Struct("hhqqi0q")
 
 
 class Storage:
-    """An open file or block device, locked against a second user: one who writes, or any number who only
-    read.
+    """An open file or block device, locked: there is one user who writes, or any number who only read.
 
     Transfers are whole or raise OSError. Methods may be called from several threads at once.
     """
@@ -48,7 +46,7 @@ class Storage:
     ) -> None:
         """Opens `path`; ConfigError says what is in the way. With `create` it may be new, and empty."""
         self.path = Path(path)
-        self._holes = True
+        self._unsupported: set[int] = set()
         self._lost = False
         self.fd = _open(self.path, read_only, create)
         try:
@@ -71,9 +69,7 @@ class Storage:
         try:
             os.lseek(self.fd, 0, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:
-                return True
-            raise
+            return error.errno == errno.ENXIO
         return False
 
     def truncate(self, size: int) -> None:
@@ -103,11 +99,12 @@ class Storage:
         if length == 0:
             return
         mode = _ZERO_RANGE if keep else _PUNCH_HOLE
-        if self._holes and _fallocate(self.fd, mode | _KEEP_SIZE, offset, length) == 0:
-            return
-        if self._holes and (code := ctypes.get_errno()) not in _UNSUPPORTED:
-            raise OSError(code, os.strerror(code), str(self.path))
-        self._holes = False
+        if mode not in self._unsupported:
+            if _fallocate(self.fd, mode | _KEEP_SIZE, offset, length) == 0:
+                return
+            if (code := ctypes.get_errno()) not in _UNSUPPORTED:
+                raise OSError(code, os.strerror(code), str(self.path))
+            self._unsupported.add(mode)
         for start in range(0, length, len(_ZEROES)):
             self.write(offset + start, _ZEROES[: length - start])
 

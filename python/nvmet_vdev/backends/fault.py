@@ -1,7 +1,7 @@
 """Errors, latency and torn writes, by rule.
 
-May know: commands, and the words that a rule is written with. Must not know: what the guest makes of an
-error."""
+May know: commands, the words of a rule. Must not know: what the guest makes of an error.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Rule:
     half of them) before the error.
 
     `lba` and `bytes` are ranges that the command must touch, as Python's: the end does not belong to it. Of
-    the commands that match so far `nth` hits one, counted from 1, and `every` each so-manieth; `times` is how
-    often the rule hits at most, and `probability` how likely it does.
+    the commands that match so far, counted from 1, `nth` hits that one, and `every` each whose number it
+    divides. `times` is how often the rule hits at most, and `probability` how likely it does.
     """
 
     op: str = "io"
@@ -64,6 +64,7 @@ class Rule:
             raise self.refuse(f"{self.error} is no errno")
 
     def refuse(self, why: str) -> ConfigError:
+        """The error to raise for a rule that makes no sense."""
         return ConfigError(f"fault rule for {self.op}: {why}")
 
     def touches(self, command: Command, block_size: int) -> bool:
@@ -91,7 +92,7 @@ class Fault(Filter):
     A rule is words joined by `@`; several rules are separated by commas. The option's name is the command
     that they are for; `io` is for all of them. The first rule that hits decides.
 
-    =====================  ======================================================================
+    =====================  ===========================================================================
     `EIO`, `ENOSPC`, …     fails with that errno; EIO if a rule names neither error nor latency
     `2/81`, `2/81/dnr`     fails with that status: type and code, both hexadecimal, and Do Not Retry
     `10ms`, `200us`, `2s`  takes that much longer, and fails only if an error is named as well
@@ -101,7 +102,7 @@ class Fault(Filter):
     `0.01`                 hits with that probability
     `nth=7`, `every=7`     hits the seventh such command, or every seventh
     `times=3`              hits three times at most
-    =====================  ======================================================================
+    =====================  ===========================================================================
 
         >>> drive = Fault(Ram(1 << 20), read="2/81@lba=100-200", write="torn@nth=2,10ms@0.5")
         >>> drive.read(100 * 512, memoryview(bytearray(512)))
@@ -121,6 +122,7 @@ class Fault(Filter):
         self,
         inner: Readable,
         rules: Iterable[Rule] = (),
+        /,
         *,
         read: str = "",
         write: str = "",

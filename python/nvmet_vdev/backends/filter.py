@@ -128,7 +128,11 @@ class Filter(Backend):
     def open(self) -> None:
         """Opens the backend below, which may know only then what it can do."""
         call_if_there(self.inner, "open")
-        self._adopt()
+        try:
+            self._adopt()
+        except BaseException:
+            call_if_there(self.inner, "close")
+            raise
 
     def close(self) -> None:
         """Closes the backend below."""

@@ -6,6 +6,7 @@ May know: fsspec's interface, chunks. Must not know: protocols.
 from __future__ import annotations
 
 import errno
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ class Fsspec(Backend):
     """A read-only image from any fsspec URL, through a cache of chunks in memory.
 
     Needs the package fsspec (`pip install 'nvmet-vdev[fsspec]'`), and for some URLs another one, as s3fs for
-    `s3:`. What a file system is opened with (credentials, endpoints) comes from `storage_options`, or from
-    fsspec's own configuration files and environment.
+    `s3:`. What a file system is opened with (credentials, endpoints) comes from `storage_options`, as text
+    JSON, or from fsspec's own configuration files and environment.
 
     The image is fetched in chunks of `chunk` bytes, 1 MiB unless said otherwise, when they are first read,
     and `read_ahead` more of them in the same request. `cache` bytes of them are kept, the least recently used
@@ -56,7 +57,7 @@ class Fsspec(Backend):
         cache: Size = 256 << 20,
         read_ahead: int = 0,
         block_size: int = 512,
-        storage_options: Mapping[str, object] | None = None,
+        storage_options: Mapping[str, object] | str | None = None,
     ) -> None:
         if chunk < block_size or chunk % block_size:
             raise ConfigError(f"fsspec {url}: a chunk of {chunk} bytes is not whole blocks of {block_size}")
@@ -70,7 +71,7 @@ class Fsspec(Backend):
         self._most = cache // chunk
         # What is fetched in one request must not push itself out of the cache.
         self._ahead = min(read_ahead, self._most - 1)
-        self._options = dict(storage_options or {})
+        self._options = _mapping(storage_options or {}, url)
         self._size = 0
         # Chunks that are there or on their way, the least recently used first.
         self._chunks: OrderedDict[int, Future[bytes]] = OrderedDict()
@@ -181,3 +182,12 @@ class Fsspec(Backend):
         if len(data) != end - begin:
             raise OSError(errno.EIO, f"{len(data)} bytes came instead of {end - begin}", self.url)
         return bytes(data)
+
+
+def _mapping(options: Mapping[str, object] | str, url: str) -> dict[str, object]:
+    try:
+        return dict(json.loads(options) if isinstance(options, str) else options)
+    except (ValueError, TypeError):
+        raise ConfigError(
+            f'fsspec {url}: storage_options={options}: as text it is JSON, such as {{"anon": true}}'
+        ) from None

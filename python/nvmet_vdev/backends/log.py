@@ -8,9 +8,8 @@ A recording is JSON lines. A run begins with a line that has `size` and `block_s
     op        read, write, flush, discard, write_zeroes or compare
     offset    bytes, and `length`, for all but flush
     fua       for write and write_zeroes, and `may_discard` for the latter
-    result    "ok"; for compare "equal" or "different"; an errno ("EIO"); a status ("2/81", "2/81/dnr"); else
-    the name of
-              the exception
+    result    "ok"; for compare "equal" or "different"; an errno ("EIO"); a status ("2/81", "2/81/dnr");
+              else the name of the exception
     digest    BLAKE2b of what was read, written or compared, 16 bytes in hexadecimal, where asked for
     data      what was written or compared, in base64, where asked for
 

@@ -22,6 +22,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import ClassVar
 
 from nvmet_vdev._nvmet import ConfigError
@@ -94,17 +95,16 @@ class Overlay(Filter):
     def open(self) -> None:
         """Opens the base and the file; ConfigError says why they do not belong together."""
         super().open()
-        try:
+        with ExitStack() as undo:
+            undo.callback(super().close)
             self._size = size_of(self.inner)
             self._storage = Storage(self.file, create=True)
+            undo.callback(self._storage.close)
             try:
                 self._load()
-            except BaseException:
-                self._storage.close()
-                raise
-        except BaseException:
-            super().close()
-            raise
+            except OSError as error:
+                raise self._refuse(f"cannot be prepared: {error.strerror}") from None
+            undo.pop_all()
 
     def close(self) -> None:
         """Flushes and closes the file, then the base."""
@@ -241,9 +241,8 @@ class Overlay(Filter):
         _, version, cluster, size = _HEADER.unpack_from(head)
         if version != _VERSION:
             raise self._refuse(f"is of version {version}, and this program knows {_VERSION}: use a newer one")
-        if _CRC.unpack_from(head, _HEADER.size)[0] != zlib.crc32(head[: _HEADER.size]) or not _is_cluster(
-            cluster
-        ):
+        (crc,) = _CRC.unpack_from(head, _HEADER.size)
+        if crc != zlib.crc32(head[: _HEADER.size]) or not _is_cluster(cluster):
             raise self._refuse("its header is damaged: restore it from a copy, or start with a new file")
         if size != self._size:
             raise self._refuse(
