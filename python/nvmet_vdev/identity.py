@@ -3,18 +3,22 @@
 A guest recognises a drive by its serial number, its subsystem NQN and the UUID of each
 namespace; if they changed at every start, mounts by id would break. They are made from the
 disk's own identity: the resolved path of a file or block device, so two starts on one image
-agree and two images differ. `ram:` and `null:` have no identity of their own and take the
-socket's path, so that two of them in one guest still differ.
+agree and two images differ. Filters that only pass through what is there change nothing about
+that. All else has no identity that we know of: memory, and backends in Python. It takes its
+spec, with the path of its code made absolute, its place, and the socket's path, so that the
+same start gives the same names, and two of them in one guest still differ.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nvmet_vdev.disks import memory_kind
+from nvmet_vdev.grammar import BUILT_IN, Spec, as_spec
+from nvmet_vdev.loading import is_file
 
 _DOMAIN = uuid.UUID("6f5c7a0e-2f0b-5d53-9c0e-6e766d657476")
 
@@ -31,9 +35,9 @@ class Identity:
     """Namespace UUID for NSID 1, 2, … (NVMe Base 2.1, 4.7.1.4)."""
 
 
-def derive(disks: list[str], socket: Path | None) -> Identity:
+def derive(disks: Sequence[str | Spec], socket: Path | None) -> Identity:
     """The identity of a drive made of `disks`, served on `socket` (None: an inherited one)."""
-    names = [_name(disk, nsid, socket) for nsid, disk in enumerate(disks, start=1)]
+    names = [_name(as_spec(disk), nsid, socket) for nsid, disk in enumerate(disks, start=1)]
     subsystem = _uuid("subsystem", *names)
     return Identity(
         serial=f"NV{subsystem.hex[:16].upper()}",
@@ -42,10 +46,21 @@ def derive(disks: list[str], socket: Path | None) -> Identity:
     )
 
 
-def _name(disk: str, nsid: int, socket: Path | None) -> str:
-    if memory_kind(disk):
-        return f"{disk}#{nsid}@{socket.absolute() if socket else ''}"
-    return f"file:{Path(disk).resolve()}"
+def _name(disk: Spec, nsid: int, socket: Path | None) -> str:
+    content = disk.content
+    if content.inner is None and content.path is not None:
+        return f"file:{content.path.resolve()}"
+    return f"{_absolute(disk)}#{nsid}@{socket.absolute() if socket else ''}"
+
+
+def _absolute(disk: Spec) -> Spec:
+    """`disk` in words that mean the same in every directory, as far as we know where paths are."""
+    if disk.inner is not None:
+        return replace(disk, inner=_absolute(disk.inner))
+    place, colon, name = disk.rest.rpartition(":") if disk.scheme == "python" else (disk.rest, "", "")
+    if not disk.scheme or (disk.scheme in BUILT_IN and is_file(place)):
+        return replace(disk, rest=f"{Path(place).resolve()}{colon}{name}")
+    return disk
 
 
 def _uuid(*parts: str) -> uuid.UUID:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import re
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from nvmet_vdev.disks import memory_kind
 from nvmet_vdev.errors import UsageError
+from nvmet_vdev.grammar import MEMORY, Spec, as_spec
 
 MAX_PATH = 107
 """Bytes of a path in `sun_path`, which is 108 with the terminating NUL (unix(7))."""
 
 
-def default_path(disk: str) -> Path:
+def default_path(disk: str | Spec) -> Path:
     """The socket of a drive whose first disk is `disk`; makes its directory."""
-    return _private_directory() / f"{_name(disk)}.sock"
+    return _private_directory() / f"{_name(as_spec(disk))}.sock"
 
 
 def check(path: Path) -> Path:
@@ -39,9 +39,20 @@ def check(path: Path) -> Path:
     return path
 
 
-def _name(disk: str) -> str:
-    """A file name for `disk`: `ram` for `ram:1G`, `vm1` for `/images/vm1.img`."""
-    stem = memory_kind(disk) or Path(disk).stem
+def _name(disk: Spec) -> str:
+    """A file name for `disk`, filters left aside.
+
+    `ram` for `ram:1G`, `vm1` for `/images/vm1.img`, `Drive` for `python:./drive.py:Drive`, `image` for
+    `fsspec:https://host/image.raw`.
+    """
+    leaf = disk.leaf
+    if leaf.scheme in MEMORY:
+        stem = leaf.scheme
+    elif leaf.scheme == "python":
+        stem = leaf.rest.rpartition(":")[2].rpartition(".")[2]
+    else:
+        place = leaf.rest.partition("?")[0] if leaf.scheme else leaf.rest
+        stem = PurePosixPath(place).stem or leaf.scheme
     return re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:40] or "drive"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import CompletionItem
 
 from nvmet_vdev import ConfigError
+from nvmet_vdev.grammar import schemes
 from nvmet_vdev.sizes import parse_size
 
 
@@ -45,8 +47,27 @@ class CpuList(click.ParamType[tuple[int, ...]]):
         return tuple(dict.fromkeys(cpus))
 
 
+class Disk(click.ParamType[str]):
+    """A spec (`nvmet_vdev.grammar`); shells complete the names that may stand before a colon, and files."""
+
+    name = "disk"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        # Files first: where both are offered, bash takes the names of what comes later.
+        return [
+            CompletionItem(incomplete, type="file"),
+            *(CompletionItem(name) for name in schemes() if incomplete and name.startswith(incomplete)),
+        ]
+
+
 SIZE = Size()
 CPUS = CpuList()
+DISK = Disk()
 
 output_option = click.option(
     "--output",

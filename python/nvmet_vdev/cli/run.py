@@ -12,14 +12,14 @@ from uuid import UUID
 import click
 
 from nvmet_vdev import Subsystem, Target, identity, memlock, pidfile, sockets, vmm
-from nvmet_vdev._nvmet import open_disk
 from nvmet_vdev.cli import verbosity
-from nvmet_vdev.cli.params import CPUS, SIZE
-from nvmet_vdev.disks import memory_kind
+from nvmet_vdev.cli.params import CPUS, DISK, SIZE
 from nvmet_vdev.errors import UsageError
+from nvmet_vdev.grammar import Spec, parse
 from nvmet_vdev.notify import notify
 from nvmet_vdev.output import say, warn
 from nvmet_vdev.signals import StopSignals
+from nvmet_vdev.spec import open_storage
 
 SHUTDOWN_SECONDS = 60.0
 """How long running commands and the final flush may take before the exit status says so."""
@@ -35,6 +35,7 @@ Examples:
   nvmet-vdev run ram:1G --socket /tmp/ram.sock  a drive of memory
   nvmet-vdev run /dev/sdb data.img              two namespaces, NSID 1 and 2
   nvmet-vdev run golden.img --read-only --terminate
+  nvmet-vdev run python:./drive.py:Drive?size=1G
   nvmet-vdev run disk.img --cpus 0 --wait poll  fast, and all of CPU 0 while in use
 
 Without --socket it is $XDG_RUNTIME_DIR/nvmet-vdev/NAME.sock, NAME being that of the
@@ -42,7 +43,7 @@ first disk (for root /run/nvmet-vdev/, without a runtime directory /tmp/nvmet-vd
 Serial number, NQN and UUIDs stay the same from start to start of the same disks.
 """,
 )
-@click.argument("disks", metavar="DISK...", nargs=-1, required=True)
+@click.argument("words", metavar="DISK...", type=DISK, nargs=-1, required=True)
 @click.option("--socket", metavar="PATH", help="Unix socket to listen on; mode 0600.")
 @click.option(
     "--fd", metavar="N", type=click.IntRange(0), help="Use this socket, already listening, instead."
@@ -52,9 +53,7 @@ Serial number, NQN and UUIDs stay the same from start to start of the same disks
 @click.option(
     "--block-size",
     type=click.Choice(["512", "4096"]),
-    default="512",
-    show_default=True,
-    help="Bytes per LBA.",
+    help="Bytes per LBA: 512, or what a backend in Python says.",
 )
 @click.option("--serial", metavar="S", help="Serial number, up to 20 ASCII characters.")
 @click.option(
@@ -116,12 +115,12 @@ Serial number, NQN and UUIDs stay the same from start to start of the same disks
 @click.option("--terminate", is_flag=True, help="Exit when the client leaves.")
 @verbosity.option
 def command(
-    disks: tuple[str, ...],
+    words: tuple[str, ...],
     socket: str | None,
     fd: int | None,
     read_only: bool,
     create: int | None,
-    block_size: str,
+    block_size: str | None,
     serial: str | None,
     queues: int,
     queue_size: int,
@@ -136,10 +135,12 @@ def command(
 ) -> None:
     """Serve DISK... as one NVMe drive on a vfio-user socket.
 
-    DISK is an image file, a block device, ram:SIZE or null:SIZE; several become NSID 1, 2, ...
-    Sizes like 512M or 10G. Ready when it prints "listening on PATH". SIGINT or SIGTERM stop it
-    cleanly: running commands end, data is flushed, the exit status is 0.
+    DISK is an image file, a block device, ram:SIZE, null:SIZE, or a backend in Python (see
+    `nvmet-vdev backends`); several become NSID 1, 2, ... Sizes like 512M or 10G. Ready when it
+    prints "listening on PATH". SIGINT or SIGTERM stop it cleanly: running commands end, data is
+    flushed, the exit status is 0.
     """
+    disks = [parse(word) for word in words]
     pid_file = Path(pid_path) if pid_path is not None else None
     if pid_file is not None:
         pidfile.check(pid_file)
@@ -153,9 +154,11 @@ def command(
     elif socket is not None:
         raise UsageError("--socket and --fd name two sockets; give one of them")
     _check_create(disks, create)
-    if iopoll and all(map(memory_kind, disks)):
-        raise UsageError(f"--iopoll is for block devices and {disks[0]} is memory: leave --iopoll out")
-    names = identity.derive(list(disks), path)
+    files = [disk for disk in disks if disk.native and not disk.memory]
+    if iopoll and not files:
+        kind = "memory" if disks[0].memory else "none"
+        raise UsageError(f"--iopoll is for block devices and {disks[0]} is {kind}: leave --iopoll out")
+    names = identity.derive(disks, path)
 
     with StopSignals() as signals, Target(workers=workers, cpus=cpus, wait=wait) as target:
         subsystem = target.add_subsystem(nqn=names.nqn, serial=serial if serial is not None else names.serial)
@@ -166,7 +169,7 @@ def command(
                 names.uuids,
                 create=create,
                 read_only=read_only,
-                block_size=int(block_size),
+                block_size=int(block_size) if block_size is not None else None,
                 iopoll=iopoll,
                 fixed_buffers=fixed_buffers,
                 cleanup=cleanup,
@@ -181,8 +184,7 @@ def command(
             )
             # All of it worked: the new images stay.
             cleanup.pop_all()
-        files = sum(not memory_kind(disk) for disk in disks)
-        if (shortage := memlock.shortage(files * workers)) is not None:
+        if (shortage := memlock.shortage(len(files) * workers)) is not None:
             warn(shortage)
         with pidfile.written(pid_file):
             _announce(str(path))
@@ -193,9 +195,9 @@ def command(
             target.shutdown(SHUTDOWN_SECONDS)
 
 
-def _check_create(disks: Sequence[str], create: int | None) -> None:
-    """`--create` is for image files; beside one, `ram:` and `null:` are welcome."""
-    if create is not None and all(map(memory_kind, disks)):
+def _check_create(disks: Sequence[Spec], create: int | None) -> None:
+    """`--create` is for image files; beside one, others are welcome."""
+    if create is not None and all(disk.path is None for disk in disks):
         raise UsageError(f"--create makes image files and {disks[0]} has its size: leave --create out")
 
 
@@ -214,32 +216,32 @@ def _listening_path(fd: int) -> Path:
 
 def _add_namespaces(
     subsystem: Subsystem,
-    disks: Sequence[str],
+    disks: Sequence[Spec],
     uuids: Sequence[UUID],
     *,
     create: int | None,
     read_only: bool,
-    block_size: int,
+    block_size: int | None,
     iopoll: bool,
     fixed_buffers: bool,
     cleanup: contextlib.ExitStack,
 ) -> None:
     """Opens `disks` as NSID 1, 2, …; `cleanup` learns to remove the images that this made."""
     for disk, uuid in zip(disks, uuids, strict=True):
-        new = create is not None and not memory_kind(disk) and not Path(disk).exists()
-        storage = open_disk(
+        image = disk.path
+        new = create is not None and image is not None and not image.exists()
+        storage, block = open_storage(
             disk,
             create=create if new else None,
             read_only=read_only,
             block_size=block_size,
-            # Memory is done at once: there is nothing to wait for.
-            iopoll=iopoll and memory_kind(disk) is None,
+            iopoll=iopoll,
             fixed_buffers=fixed_buffers,
         )
         # Only now is it ours: had somebody else made it meanwhile, the lock would have refused it.
-        if new:
-            cleanup.callback(Path(disk).unlink, missing_ok=True)
-        subsystem.add_namespace(storage, read_only=read_only, block_size=block_size, uuid=uuid.bytes)
+        if new and image is not None:
+            cleanup.callback(image.unlink, missing_ok=True)
+        subsystem.add_namespace(storage, read_only=read_only, block_size=block, uuid=uuid.bytes)
 
 
 def _announce(path: str) -> None:
