@@ -11,7 +11,7 @@ import pytest
 from tests.product import run, serve
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("run", "identify", "bench", "demo")
+COMMANDS = ("run", "identify", "bench", "backends", "check-backend", "demo")
 DRIVE = """
 from nvmet_vdev.sizes import Size
 

@@ -1,4 +1,4 @@
-"""The command line: `nvmet-vdev run | identify | bench | demo`.
+"""The command line: `nvmet-vdev run | identify | bench | backends | check-backend | demo`.
 
 This module finds a command and turns every failure into one line and an exit status; each
 command is a module of its own, imported when it is asked for, so that `run` starts fast and
@@ -27,7 +27,7 @@ EXIT_USAGE = 2
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = ("run", "identify", "bench", "demo")
+_COMMANDS = ("run", "identify", "bench", "backends", "check-backend", "demo")
 
 
 class _Commands(click.Group):
@@ -39,7 +39,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f"nvmet_vdev.cli.{cmd_name}").command
+        module = cmd_name.replace("-", "_")
+        command = importlib.import_module(f"nvmet_vdev.cli.{module}").command
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
 
