@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 
 from nvmet_vdev import checking
 from nvmet_vdev.checking import Subject
-from tests.product import run, serve
+from tests.product import PATIENCE, PROGRAM, environment, run, serve
 from tests.test_cli_bad_input import snapshot
 
 DRIVE = """
@@ -236,6 +239,28 @@ def test_a_class_is_served_with_its_size_and_its_blocks(place: Path) -> None:
         shown = json.loads(run("identify", server.socket, "--output", "json", cwd=place).stdout)
         assert shown["namespaces"][0]["uuid"] == first
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "code", ["{hang}", "class C:\n  size = 512\n  def read(self, o, b): ...\n  def open(self): {hang}"]
+)
+def test_ctrl_c_ends_a_backend_that_does_not_come_up(place: Path, code: str) -> None:
+    os.mkfifo(place / "fifo")
+    (place / "hangs.py").write_text(code.format(hang="open('fifo', 'w').close(), open('fifo').read()"))
+    with subprocess.Popen(
+        [PROGRAM, "run", "python:./hangs.py:C"],
+        cwd=place,
+        env=environment(place),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # That the fifo can be opened tells that the backend is there; then it waits for what never comes.
+        with (place / "fifo").open():
+            pass
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
 
 
 # --- check-backend ---

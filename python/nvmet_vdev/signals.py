@@ -7,9 +7,11 @@ in a system call never reaches. So a signal also writes one byte into a socket p
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 import socket
+from collections.abc import Iterator
 from types import FrameType
 
 STOP = (signal.SIGINT, signal.SIGTERM)
@@ -27,6 +29,7 @@ class StopSignals:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._received = False
+        self._interrupts = False
         self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in STOP:
             signal.signal(number, self._remember)
@@ -37,6 +40,20 @@ class StopSignals:
         signal.set_wakeup_fd(self._wakeup)
         self._reader.close()
         self._writer.close()
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """In the body a stop signal raises KeyboardInterrupt: code of others runs, and may not return."""
+        self._interrupts = True
+        try:
+            yield
+        except BaseException:
+            # Whatever the interrupted code has made of it.
+            if self._received:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            self._interrupts = False
 
     def release(self) -> None:
         """Gives SIGINT and SIGTERM back their default action."""
@@ -62,3 +79,5 @@ class StopSignals:
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self._received = True
+        if self._interrupts:
+            raise KeyboardInterrupt

@@ -172,6 +172,7 @@ def command(
                 block_size=int(block_size) if block_size is not None else None,
                 iopoll=iopoll,
                 fixed_buffers=fixed_buffers,
+                signals=signals,
                 cleanup=cleanup,
             )
             target.listen(
@@ -224,20 +225,22 @@ def _add_namespaces(
     block_size: int | None,
     iopoll: bool,
     fixed_buffers: bool,
+    signals: StopSignals,
     cleanup: contextlib.ExitStack,
 ) -> None:
     """Opens `disks` as NSID 1, 2, …; `cleanup` learns to remove the images that this made."""
     for disk, uuid in zip(disks, uuids, strict=True):
         image = disk.path
         new = create is not None and image is not None and not image.exists()
-        storage, block = open_storage(
-            disk,
-            create=create if new else None,
-            read_only=read_only,
-            block_size=block_size,
-            iopoll=iopoll,
-            fixed_buffers=fixed_buffers,
-        )
+        with contextlib.nullcontext() if disk.native else signals.interrupting():
+            storage, block = open_storage(
+                disk,
+                create=create if new else None,
+                read_only=read_only,
+                block_size=block_size,
+                iopoll=iopoll,
+                fixed_buffers=fixed_buffers,
+            )
         # Only now is it ours: had somebody else made it meanwhile, the lock would have refused it.
         if new and image is not None:
             cleanup.callback(image.unlink, missing_ok=True)
