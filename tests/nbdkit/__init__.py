@@ -1,0 +1,1 @@
+"""Plugins written for nbdkit, beside nbdkit itself."""
