@@ -38,7 +38,7 @@ CASES = (
     Case("ram_v1.py", (("log", "{at}/calls"),)),
     Case("file.py", (("file", "{at}/disk.img"), ("log", "{at}/calls"))),
     Case("computed.py", span=512 * KIB, unit=4096),
-    Case("errors.py", span=29 * 4096, largest=8192),
+    Case("errors.py", span=30 * 4096, largest=8192),
     Case("sparse.py", span=MIB, start=(1 << 40) - MIB),
     Case("parallel.py"),
     Case("checked.py", (("size", "256k"), ("fill", "0x5a"))),

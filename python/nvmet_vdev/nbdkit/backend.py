@@ -224,7 +224,11 @@ class PluginBackend(Backend):
         return clipped(found, offset, end) if found else []
 
     def _extents(self, start: int, end: int) -> list[Extent]:
-        return clipped(self._io.extents(end - start, start, 0), start, end)
+        found = clipped(self._io.extents(end - start, start, 0), start, end)
+        if not found:
+            errors.value = errno.EINVAL
+            raise ValueError(f"extents() must say something of offset {start}")
+        return found
 
     def _request(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """One request of nbdkit's: any exception is OSError with the errno that `set_error` gave, or EIO."""

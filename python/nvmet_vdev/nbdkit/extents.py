@@ -12,8 +12,9 @@ Extent = tuple[int, int, int]
 def clipped(answer: Iterable[object], start: int, end: int) -> list[Extent]:
     """The extents of `answer` from `start` to `end` at most, neighbours of one type joined.
 
-    They may begin before `start` and reach beyond `end`; they may stop before `end`. TypeError or ValueError
-    where they are no 3-tuples of numbers, leave gaps, or say nothing of `start`.
+    They may begin before `start` and reach beyond `end`; they may stop before `end`, and be none if all were
+    of other places. TypeError or ValueError where they are no 3-tuples of numbers, leave gaps, begin behind
+    `start`, or are not there at all.
     """
     found: list[Extent] = []
     expected: int | None = None
@@ -31,8 +32,8 @@ def clipped(answer: Iterable[object], start: int, end: int) -> list[Extent]:
             found[-1] = (found[-1][0], last - found[-1][0], kind)
         else:
             found.append((first, last - first, kind))
-    if not found:
-        raise ValueError(f"extents() must say something of offset {start}")
+    if expected is None:
+        raise ValueError("extents() must return at least one extent")
     return found
 
 

@@ -159,7 +159,8 @@ class Plugin:
 def dump(target: str, options: Sequence[tuple[str, str]] = ()) -> str:
     """What `target` has, as the ``key=value`` lines of ``nbdkit --dump-plugin``.
 
-    What its `dump_plugin` prints comes last. `config` gets `options`; nothing is opened. ConfigError if the plugin cannot be loaded.
+    What its `dump_plugin` prints comes last. `config` gets `options`; nothing is opened. ConfigError if the
+    plugin cannot be loaded.
     """
     plugin = Plugin(target)
     for key, value in options:

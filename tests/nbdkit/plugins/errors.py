@@ -60,7 +60,7 @@ def wrong_argument():
 
 
 OTHERS = [no_exception, plain, os_error, exits, interrupted, twice, wrong_argument]
-disk = bytearray((len(NUMBERS) + len(OTHERS) + 6) * BLOCK)
+disk = bytearray((len(NUMBERS) + len(OTHERS) + 7) * BLOCK)
 
 
 def fail(offset):
@@ -121,5 +121,6 @@ def extents(h, count, offset, flags):
         26: [(offset + 1, count, 0)],
         27: [(offset, count)],
         28: [(offset, 512, 0), (offset + 1024, 512, 0)],
+        29: [(0, 512, 0)],
     }
     return kinds.get(offset // BLOCK, [(offset, count, 0)])
