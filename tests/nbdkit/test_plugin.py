@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -239,6 +240,17 @@ def test_each_plugin_has_its_own_module(write: Write) -> None:
     path = write(text)
     for name, backend in [(name, opened(path, ("name", name))) for name in ("one", "two")]:
         assert backend.plugin.callback("export_description")(1) == (name,) * 4
+
+
+def test_the_example_of_the_manual_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manual = Path(__file__).parents[2] / "docs" / "nbdkit.md"
+    (tmp_path / "ramdisk.py").write_bytes((PLUGINS / "ram.py").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, PluginBackend] = {}
+    for example in re.findall(r"^```python\n(.*?)^```$", manual.read_text(), re.DOTALL | re.MULTILINE):
+        exec(example, names)  # noqa: S102 (our own)
+    names["backend"].open()
+    assert names["backend"].size == 64 << 20
 
 
 def test_dump_says_what_nbdkit_says() -> None:

@@ -193,10 +193,12 @@ class PluginBackend(Backend):
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            if errors.value not in _UNSUPPORTED and self.plugin.has("zero"):
-                raise self.plugin.failed("zero", error) from error
-            return False
-        return errors.value not in _UNSUPPORTED
+            if errors.value in _UNSUPPORTED or not self.plugin.has("zero"):
+                return False
+            failure = self.plugin.failed("zero", error)
+        else:
+            return errors.value not in _UNSUPPORTED
+        raise failure
 
     def cache(self, offset: int, length: int) -> None:
         """Fetches a range ahead of its use, where the plugin can: `cache`, or `pread` where it wants that."""
@@ -238,7 +240,9 @@ class PluginBackend(Backend):
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise self.plugin.failed(name, error) from error
+            failure = self.plugin.failed(name, error)
+        # Not from within: frames of the plugin would keep their views of the buffer.
+        raise failure
 
     def _durability(self, fua: bool) -> tuple[int, bool]:
         """The flags for a write, and whether a `flush` must follow it.
