@@ -55,9 +55,9 @@ async def _maybe(value: Any) -> Any:
 class _Serving:
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._calls = AsyncCalls(run.calls)
+        self._calls: AsyncCalls
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._limit = run.traits.max_inflight
+        self._limit = 0
         self._closed = asyncio.Event()
 
     async def main(self) -> None:
@@ -69,6 +69,7 @@ class _Serving:
             run.refused("open", error)
             return
         if run.start():
+            self._calls, self._limit = AsyncCalls(run.calls), run.traits.max_inflight
             loop = asyncio.get_running_loop()
             ready = run.channel.fileno()
             loop.add_reader(ready, self._come)

@@ -39,14 +39,19 @@ class Run:
     def __init__(self, backend: Any, name: str, read_only: bool) -> None:
         self.backend = backend
         self.name = name
-        self.traits: Traits = examine(backend)
-        self.read_only = read_only or self.traits.read_only
+        self._asked_read_only = read_only
         self.complaints = Complaints(backend)
-        self.calls = Calls(backend, self.complaints)
+        self._examine()
         self.jobs: deque[Callable[[], None]] = deque()
         self.opened: Future[tuple[_nvmet.Channel, _nvmet.Storage]] = Future()
         self.channel: _nvmet.Channel
         self.thread = threading.Thread(target=self._main, name=f"backend-{name}"[:15], daemon=True)
+
+    def _examine(self) -> None:
+        """What the backend has and wants; `open` may change it, for what it has found out."""
+        self.traits: Traits = examine(self.backend)
+        self.read_only = self._asked_read_only or self.traits.read_only
+        self.calls = Calls(self.backend, self.complaints)
 
     def _main(self) -> None:
         _RUNNERS[self.traits.form](self)
@@ -59,7 +64,7 @@ class Run:
         return check_size(self.backend, size, self.traits.block_size)
 
     def start(self) -> bool:
-        """Opens the backend, on its own thread. False if it refused; `opened` has the reason."""
+        """Takes the backend, which is open, into service. False if it cannot be; `opened` has the reason."""
         try:
             self._announce()
         except BaseException as error:
@@ -70,6 +75,7 @@ class Run:
         return True
 
     def _announce(self) -> None:
+        self._examine()
         size = self.size()
         traits = self.traits
         channel, storage = _nvmet.Channel.open(
