@@ -1,0 +1,98 @@
+"""Plugins served by the target: the conformance suite on them, and a driver at the other end of a socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from nvmet_vdev import ConfigError, Target, _nvmet
+from nvmet_vdev.bridge import Service, serve
+from nvmet_vdev.nbdkit import open_plugin
+from tests.nbdkit.sides import PLUGINS
+from tests.product import PATIENCE
+
+MIB = 1 << 20
+WRITABLE = {"ram.py": [("size", "4M")], "ram_v1.py": [], "file.py": [], "checked.py": [("size", "1M")]}
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """A sparse file of 4 MiB."""
+    path = tmp_path / "disk.img"
+    with path.open("wb") as image:
+        image.truncate(4 * MIB)
+    return path
+
+
+def served(name: str, options: Sequence[tuple[str, str]], disk: Path, *, read_only: bool = False) -> Service:
+    more = [("file", str(disk))] if name == "file.py" else []
+    backend = open_plugin(str(PLUGINS / name), [*options, *more], read_only=read_only)
+    return serve(backend, name=name)
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    with Target(workers=1) as target:
+        yield target
+
+
+def passes(service: Service) -> None:
+    report = json.loads(_nvmet.check_storage(service.storage))
+    failed = [check for check in report["checks"] if check["outcome"] == "failed"]
+    assert not failed
+    assert report["passed"]
+    assert service.failures == {}
+    assert service.close()
+
+
+def test_what_a_plugin_says_in_open_is_what_is_served(disk: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"checked.py: config_complete\(\): RuntimeError: size=SIZE is missing"
+    ):
+        served("checked.py", [], disk)
+    service = served("checked.py", [("size", "1M"), ("ro", "true")], disk)
+    assert service.storage.read_only
+    assert service.storage.size == MIB
+    assert service.close()
+
+
+def test_a_plugin_that_refuses_to_open_refuses_the_drive(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHECKED_REFUSE", "yes")
+    with pytest.raises(
+        ConfigError, match=r"checked.py: preconnect\(\): PermissionError: nobody may connect$"
+    ):
+        served("checked.py", [("size", "1M")], disk)
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+def test_a_plugin_passes_the_conformance_suite(name: str, disk: Path) -> None:
+    service = served(name, WRITABLE[name], disk)
+    passes(service)
+
+
+@pytest.mark.parametrize("name", ["ram.py", "computed.py"])
+def test_a_read_only_plugin_passes_the_conformance_suite(name: str, disk: Path) -> None:
+    service = served(name, WRITABLE.get(name, []), disk, read_only=name == "ram.py")
+    assert service.storage.read_only
+    passes(service)
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+def test_a_driver_reads_back_what_it_wrote_to_a_plugin(
+    name: str, disk: Path, target: Target, tmp_path: Path
+) -> None:
+    service = served(name, WRITABLE[name], disk)
+    subsystem = target.add_subsystem(serial="PLUGIN")
+    subsystem.add_namespace(service.storage)
+    socket = str(tmp_path / "s")
+    target.listen(subsystem, socket=socket)
+    bench = _nvmet.Bench(socket, verify=True, bs=16384, iodepth=8)
+    while not bench.wait(PATIENCE):
+        pass
+    verified = json.loads(bench.result())["verify"]
+    assert verified["blocks"] > 0
+    assert verified["mismatched"] == 0
+    assert service.failures == {}
