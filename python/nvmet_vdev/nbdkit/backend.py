@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -254,11 +254,11 @@ class PluginBackend(Backend):
             return constants.FLAG_FUA, False
         return 0, fua and (self._fua == constants.FUA_EMULATE or self.capabilities.can_flush)
 
-    def _parts(self, offset: int, buf: memoryview) -> Iterator[tuple[int, memoryview]]:
+    def _parts(self, offset: int, buf: memoryview) -> Iterable[tuple[int, memoryview]]:
         """`buf` in parts that the plugin takes, with their offsets; itself where that is all of it."""
-        if len(buf) <= self._max_payload:
-            yield offset, buf
-            return
+        return ((offset, buf),) if len(buf) <= self._max_payload else self._split(offset, buf)
+
+    def _split(self, offset: int, buf: memoryview) -> Iterator[tuple[int, memoryview]]:
         for begin in range(0, len(buf), self._max_payload):
             with buf[begin : begin + self._max_payload] as part:
                 yield offset + begin, part
