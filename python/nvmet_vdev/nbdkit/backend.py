@@ -32,6 +32,8 @@ _MAX_PAYLOAD: Final = 64 << 20
 _MAX_RANGE: Final = 1 << 31
 #: What `block_size` returns for a maximum that is none.
 _NO_MAXIMUM: Final = (1 << 32) - 1
+#: Requests at once of a parallel plugin: what nbdkit has without --threads.
+_THREADS: Final = 16
 _ZEROES: Final = memoryview(bytes(1 << 20))
 _UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.ENOTSUP)
 
@@ -83,6 +85,7 @@ class PluginBackend(Backend):
         self.plugin = plugin
         self.read_only = read_only
         self.thread_safe = thread_model == constants.THREAD_MODEL_PARALLEL
+        self.max_inflight = _THREADS if self.thread_safe else None
         self._max_payload = _MAX_PAYLOAD
 
     @property
