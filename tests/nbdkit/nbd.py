@@ -58,10 +58,17 @@ class Client:
     def __init__(self, path: Path, *, extents: bool = False, patience: float = 60.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(patience)
-        self._socket.connect(str(path))
         self.block_size: tuple[int, int, int] | None = None
         self.size = 0
         self.flags = Flags(0)
+        try:
+            self._socket.connect(str(path))
+            self._negotiate(extents=extents)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _negotiate(self, *, extents: bool) -> None:
         magic, option_magic, _ = struct.unpack(">QQH", self._take(18))
         assert (magic, option_magic) == (_MAGIC, _OPTION_MAGIC), "no fixed newstyle NBD server"
         self._socket.sendall(struct.pack(">I", 1))

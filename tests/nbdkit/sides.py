@@ -47,12 +47,14 @@ class Side(Protocol):
 @contextlib.contextmanager
 def served(plugin: Path, options: Options, at: Path, *, flags: Sequence[str] = ()) -> Iterator[Path]:
     """nbdkit with `plugin`; gives its socket."""
-    socket, log = at / "nbd.sock", at / "nbdkit.log"
-    command = [nbdkit(), "--foreground", "--exit-with-parent", "--unix", str(socket), *flags]
+    socket, log, pidfile = at / "nbd.sock", at / "nbdkit.log", at / "pid"
+    command = [nbdkit(), "--foreground", "--exit-with-parent", "--unix", str(socket)]
+    # The socket is there before it listens, the pidfile when it does.
+    command += ["--pidfile", str(pidfile), *flags]
     command += ["python", str(plugin), *(f"{key}={value}" for key, value in options)]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
-            wait_until(lambda: socket.exists() or process.poll() is not None, "nbdkit listens")
+            wait_until(lambda: pidfile.exists() or process.poll() is not None, "nbdkit listens")
             assert process.poll() is None, f"nbdkit ended: {log.read_text()}"
             yield socket
         finally:
