@@ -82,7 +82,7 @@ impl Session {
             Ok((tickets.len() == requests.len()).then_some(()))
         });
         if outcome.is_err() {
-            tickets.iter().for_each(|&ticket| self.inner.forget(ticket));
+            py.detach(|| tickets.iter().for_each(|&ticket| self.inner.forget(ticket)));
         }
         outcome.map(|()| tickets.into_iter().map(|ticket| ticket.0).collect())
     }

@@ -51,6 +51,7 @@ pub fn host(error: HostError) -> PyErr {
         | HostError::Argument(_)
         | HostError::Config(_)
         | HostError::Detached
+        | HostError::OutOfMemory { .. }
         | HostError::Pin { .. } => ConfigError::new_err(text),
         _ => DeviceError::new_err(text),
     }
