@@ -33,14 +33,15 @@ impl Consumer {
         Self { inbox }
     }
 
-    /// Takes up to `limit` requests, at least 1; waits for some if there are none, up to `timeout` (None: for ever).
+    /// Takes up to `limit` requests; waits for some if there are none, up to `timeout` (None: for ever). With 0 none are
+    /// taken: who has no room for more learns of those that were given up, and of the end.
     ///
     /// Returns with nothing after `timeout`, when a taken request was given up, after a [`poke`](Self::poke), and when
     /// there will be no more.
     /// With `together` all are of one queue, so that their frames are in one arena.
     #[must_use]
     pub fn take(&self, limit: usize, together: bool, timeout: Option<Duration>) -> Taken {
-        self.inbox.take(limit.max(1), together, timeout)
+        self.inbox.take(limit, together, timeout)
     }
 
     /// Readable while [`take`](Self::take) would not wait, for those who wait for more than this; to be
@@ -127,6 +128,15 @@ impl Inbox {
         self.wake(state, true, true);
     }
 
+    /// After `request` was ended by somebody else than a consumer.
+    pub(super) fn withdraw(&self, request: &Arc<Request>, was_taken: bool) {
+        if was_taken {
+            self.give_up(request);
+        } else {
+            self.forget_ended();
+        }
+    }
+
     /// Drops requests that ended before anybody took them, with their frames.
     pub(super) fn forget_ended(&self) {
         self.lock().waiting.retain(|request| !request.has_ended());
@@ -192,8 +202,10 @@ impl Inbox {
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut done = Vec::new();
         while !home.arm() {
-            if !home.wait(deadline) && request.end().is_some() {
-                self.forget_ended();
+            if !home.wait(deadline)
+                && let Some(was_taken) = request.end()
+            {
+                self.withdraw(&request, was_taken);
                 return Err(IoError::Retry);
             }
         }

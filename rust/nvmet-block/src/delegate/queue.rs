@@ -227,15 +227,10 @@ impl IoQueue for DelegateQueue {
         let found = |slot: &Slot| slot.tag == tag && slot.request.is_some();
         let Some(at) = self.slots.iter().position(found) else { return };
         let Some(request) = &self.slots[at].request else { return };
-        match request.end() {
-            // It is on its way here, with its own result.
-            None => return,
-            Some(true) => self.inbox.give_up(request),
-            Some(false) => {
-                self.batch.retain(|other| !Arc::ptr_eq(other, request));
-                self.inbox.forget_ended();
-            }
-        }
+        // Else it is on its way here, with its own result.
+        let Some(was_taken) = request.end() else { return };
+        self.batch.retain(|other| !Arc::ptr_eq(other, request));
+        self.inbox.withdraw(request, was_taken);
         self.ended.push((at as u32, IoError::Aborted));
     }
 }

@@ -258,3 +258,51 @@ fn a_poke_brings_one_consumer_back() {
     consumer.poke();
     assert!(!sleeper.join().unwrap());
 }
+
+#[test]
+fn who_has_no_room_learns_of_what_was_given_up_and_of_the_end() {
+    let (delegate, consumer) = Delegate::new(config()).unwrap();
+    let mut rig = rig(&delegate);
+    rig.start(1, &read(0)).unwrap();
+    rig.start(2, &read(0)).unwrap();
+    rig.queue().kick();
+    let taken = consumer.take(1, false, None).requests;
+    rig.queue().cancel(1);
+    let told = consumer.take(0, false, Some(Duration::ZERO));
+    assert!(told.requests.is_empty() && Arc::ptr_eq(&told.given_up[0], &taken[0]) && !told.closed);
+    assert_eq!(consumer.waiting(), 1);
+    consumer.close();
+    assert!(consumer.take(0, false, None).closed);
+    rig.finish().unwrap();
+}
+
+#[test]
+fn a_flush_that_takes_too_long_is_given_up() {
+    let limit = Some(Duration::from_millis(20));
+    let (delegate, consumer) = Delegate::new(DelegateConfig { timeout: limit, ..config() }).unwrap();
+    let hangs = std::thread::spawn(move || {
+        let taken = consumer.take(1, false, None).requests;
+        (consumer.take(1, false, None).given_up, taken)
+    });
+    assert_eq!(delegate.sync(), Err(IoError::Retry));
+    let (given_up, taken) = hangs.join().unwrap();
+    assert!(Arc::ptr_eq(&given_up[0], &taken[0]));
+}
+
+#[test]
+fn what_has_ended_behind_one_that_hangs_is_not_watched() {
+    let limit = Some(Duration::from_secs(3600));
+    let (delegate, consumer) = Delegate::new(DelegateConfig { timeout: limit, ..config() }).unwrap();
+    let mut rig = rig(&delegate);
+    rig.start(1, &read(0)).unwrap();
+    rig.queue().kick();
+    let hangs = consumer.take(1, false, None);
+    for _ in 0..20_000 {
+        rig.start(2, &read(0)).unwrap();
+        rig.queue().kick();
+        assert!(consumer.take(1, false, None).requests[0].complete(Ok(())));
+        assert_eq!(rig.reap(), 1);
+    }
+    assert!(delegate.watchdog.as_ref().unwrap().watched() < 10_000);
+    drop(hangs);
+}

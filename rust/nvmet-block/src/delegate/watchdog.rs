@@ -12,6 +12,9 @@ use super::consumer::Inbox;
 use super::request::Request;
 use crate::error::IoError;
 
+/// What is watched at least, before it is searched.
+const ROOM: usize = 4096;
+
 /// Fails what takes too long.
 #[derive(Debug)]
 pub struct Watchdog {
@@ -24,6 +27,8 @@ pub struct Watchdog {
 struct State {
     /// By deadline. Weak: what has ended gives its frames back.
     watched: VecDeque<(Instant, Weak<Request>)>,
+    /// How long `watched` may become before what has ended is looked for behind the first.
+    room: usize,
     stopped: bool,
 }
 
@@ -48,12 +53,23 @@ impl Watchdog {
         while state.watched.front().is_some_and(|(_, request)| has_ended(request)) {
             state.watched.pop_front();
         }
+        // Behind one that hangs, the others would pile up until its deadline.
+        if state.watched.len() >= state.room {
+            state.watched.retain(|(_, request)| !has_ended(request));
+            state.room = ROOM.max(2 * state.watched.len());
+        }
         let wake = state.watched.is_empty();
         state.watched.extend(batch.iter().map(|request| (deadline, Arc::downgrade(request))));
         drop(state);
         if wake {
             self.changed.notify_one();
         }
+    }
+
+    /// How many are watched, those included that have ended and were not looked at.
+    #[cfg(test)]
+    pub fn watched(&self) -> usize {
+        self.lock().watched.len()
     }
 
     /// Ends the thread.
@@ -91,10 +107,6 @@ fn has_ended(request: &Weak<Request>) -> bool {
 
 fn fail(request: &Arc<Request>, inbox: &Inbox) {
     let Some(was_taken) = request.end() else { return };
-    if was_taken {
-        inbox.give_up(request);
-    } else {
-        inbox.forget_ended();
-    }
+    inbox.withdraw(request, was_taken);
     request.home.report(request.slot, Err(IoError::Retry));
 }
