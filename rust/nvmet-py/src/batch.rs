@@ -69,6 +69,13 @@ impl Batch {
         let Some(buffer) = view(py, request)? else { return Ok(None) };
         let view = buffer.1.clone_ref(py).into_bound(py);
         self.lock()[index] = Some(buffer);
+        // Another thread may have completed it meanwhile, and found no buffer to release.
+        if request.has_ended()
+            && let Some(buffer) = self.lock()[index].take()
+        {
+            release(py, &buffer);
+            return Ok(None);
+        }
         Ok(Some(view))
     }
 }
@@ -154,7 +161,12 @@ impl Batch {
     /// Completes the request at `index`, or all that were not completed: with success, or with the status that `error`
     /// stands for. Who was given up meanwhile, or completed before, stays so.
     #[pyo3(signature = (index = None, error = None))]
-    fn complete(&self, py: Python<'_>, index: Option<usize>, error: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    fn complete(
+        &self,
+        py: Python<'_>,
+        index: Option<usize>,
+        error: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         let range = match index {
             Some(index) => {
                 self.request(index)?;

@@ -94,7 +94,8 @@ impl Channel {
         Ok((channel, Storage::new(delegate)))
     }
 
-    /// Takes up to `limit` requests, and waits for some if there are none, up to `timeout` seconds (None: for ever).
+    /// Takes up to `limit` requests, and waits for some if there are none, up to `timeout` seconds (None: for ever). With
+    /// 0 nothing is taken: for those who have no room, and want to know what was given up.
     ///
     /// Returns None when there will be no more. An empty list is no mistake: look again.
     #[pyo3(signature = (limit, timeout = None))]
@@ -111,19 +112,11 @@ impl Channel {
             _ if self.consumer.waiting() > 0 => self.consumer.take(limit, false, Some(Duration::ZERO)),
             timeout => py.detach(|| self.consumer.take(limit, false, timeout)),
         };
-        let mut table = self.lock();
-        for request in &taken.given_up {
-            let same = |entry: &Option<Entry>| {
-                entry.as_ref().is_some_and(|entry| Arc::ptr_eq(&entry.request, request))
-            };
-            if let Some(at) = table.entries.iter().position(same) {
-                table.given_up.push(at);
-            }
-        }
+        self.lock().note(&taken.given_up);
         if taken.closed && taken.requests.is_empty() {
             return Ok(None);
         }
-        taken.requests.into_iter().map(|request| table.add(py, request)).collect::<PyResult<_>>().map(Some)
+        Ok(Some(taken.requests.into_iter().filter_map(|request| self.hand_over(py, request)).collect()))
     }
 
     /// The tokens of requests that were given up since the last call: nobody waits for them. They still have to be ended.
@@ -211,7 +204,31 @@ impl Channel {
         if self.is_own_process() {
             return Ok(());
         }
-        Err(error::config("this process was forked from the target's: a backend serves in the process that opened it"))
+        Err(error::config(
+            "this process was forked from the target's: a backend serves in the process that opened it",
+        ))
+    }
+
+    /// A request as Python gets it; None if there is no memory for that, which the guest is told.
+    ///
+    /// The table is not locked while objects are made: that may run finalizers, hence other threads, which may want it.
+    fn hand_over<'py>(&self, py: Python<'py>, request: Arc<Request>) -> Option<Bound<'py, PyTuple>> {
+        let (kind, offset, len) = (request.kind as u8, request.offset, request.len);
+        let flags = if request.fua { FUA } else { 0 } | if request.may_discard { MAY_DISCARD } else { 0 };
+        let Ok(buffer) = view(py, &request) else {
+            request.complete(Err(IoError::Retry));
+            return None;
+        };
+        let view = buffer.as_ref().map(|(_, view)| view.clone_ref(py));
+        let token = self.lock().add(Entry { request, buffer });
+        let tuple = match view {
+            Some(view) => (token, kind, offset, view, flags).into_pyobject(py),
+            None => (token, kind, offset, len, flags).into_pyobject(py),
+        };
+        if tuple.is_err() {
+            self.end(py, token, Err(IoError::Retry));
+        }
+        tuple.ok()
     }
 
     fn end(&self, py: Python<'_>, token: usize, result: Result<(), IoError>) -> bool {
@@ -219,6 +236,8 @@ impl Channel {
             let mut table = self.lock();
             let Some(entry) = table.entries.get_mut(token).and_then(Option::take) else { return false };
             table.free.push(token);
+            // The next one with this token was not given up.
+            table.given_up.retain(|given_up| *given_up != token);
             entry
         };
         // First the buffer: whoever has kept it has no part in what the guest gets.
@@ -229,20 +248,24 @@ impl Channel {
 }
 
 impl Table {
-    fn add<'py>(&mut self, py: Python<'py>, request: Arc<Request>) -> PyResult<Bound<'py, PyTuple>> {
+    fn add(&mut self, entry: Entry) -> usize {
         let token = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() - 1
         });
-        let (kind, offset, len) = (request.kind as u8, request.offset, request.len);
-        let flags = if request.fua { FUA } else { 0 } | if request.may_discard { MAY_DISCARD } else { 0 };
-        let buffer = view(py, &request)?;
-        let tuple = match &buffer {
-            Some((_, view)) => (token, kind, offset, view.clone_ref(py), flags).into_pyobject(py),
-            None => (token, kind, offset, len, flags).into_pyobject(py),
-        };
-        self.entries[token] = Some(Entry { request, buffer });
-        tuple
+        self.entries[token] = Some(entry);
+        token
+    }
+
+    fn note(&mut self, given_up: &[Arc<Request>]) {
+        for request in given_up {
+            let same = |entry: &Option<Entry>| {
+                entry.as_ref().is_some_and(|entry| Arc::ptr_eq(&entry.request, request))
+            };
+            if let Some(at) = self.entries.iter().position(same) {
+                self.given_up.push(at);
+            }
+        }
     }
 }
 
