@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 def main(run: Run) -> None:
     """Opens the backend, passes batches on until there are no more, and closes it."""
     backend = run.backend
-    try:
-        if (opening := getattr(backend, "open", None)) is not None:
-            opening()
-    except BaseException as error:
-        run.refused("open", error)
+    if not run.open():
         return
     if run.start():
         channel, submit = run.channel, backend.submit
@@ -35,10 +31,4 @@ def main(run: Run) -> None:
                     leave_fork(backend, "submit")
             del batch
             run.do_jobs()
-    failure = None
-    try:
-        if (closing := getattr(backend, "close", None)) is not None:
-            closing()
-    except BaseException as error:
-        failure = error
-    run.closed(failure)
+    run.close()

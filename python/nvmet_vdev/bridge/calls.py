@@ -22,17 +22,26 @@ MAY_DISCARD = 2
 _ZEROES = bytes(1 << 20)
 
 
-def _takes(method: Callable[..., Any], name: str, position: int) -> bool:
-    """Whether `method` has a parameter called `name`, or one at `position` (from 0)."""
+def _takes(method: Callable[..., Any], name: str) -> bool:
+    """Whether `method` takes an argument by the name of `name`."""
     try:
         parameters = list(inspect.signature(method).parameters.values())
     except (TypeError, ValueError):
         # A built-in that does not say: it is called as documented.
         return True
-    if any(p.name == name or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+    kinds = inspect.Parameter
+    by_name = (kinds.KEYWORD_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    return any((p.name == name and p.kind in by_name) or p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _takes_more(method: Callable[..., Any], count: int) -> bool:
+    """Whether `method` takes more than `count` arguments by position."""
+    try:
+        parameters = list(inspect.signature(method).parameters.values())
+    except (TypeError, ValueError):
         return True
     places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return len(places) > position
+    return len(places) > count or any(p.kind == p.VAR_POSITIONAL for p in parameters)
 
 
 #: The calls of backends in service, by `id` of the backend.
@@ -54,9 +63,13 @@ class Calls:
         self.methods = {name: defined(backend, name) for name in METHODS}
         self.read = self.methods["read"]
         write, zeroes = self.methods["write"], self.methods["write_zeroes"]
-        self.write_takes_fua = write is not None and _takes(write, "fua", 2)
+        self.write_takes_fua = write is not None and _takes_more(write, 2)
+        if write is not None and not self.write_takes_fua and _takes(write, "fua"):
+            # A parameter that has to be named.
+            self.write_takes_fua = True
+            self.methods["write"] = lambda offset, buf, fua: write(offset, buf, fua=fua)
         self.zeroes_take = {
-            name: zeroes is not None and _takes(zeroes, name, 99) for name in ("may_discard", "fua")
+            name: zeroes is not None and _takes(zeroes, name) for name in ("may_discard", "fua")
         }
 
     def returned(self, method: str, value: object, buf: memoryview | None) -> None:

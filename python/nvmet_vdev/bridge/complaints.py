@@ -5,6 +5,7 @@ A backend that fails a million times fills no log; the counters of `Service.fail
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -16,6 +17,19 @@ from nvmet_vdev.backend import NvmeError
 from nvmet_vdev.bridge.traits import where
 
 log = logging.getLogger("nvmet_vdev.backend")
+
+
+class _Fork:
+    """Whether this process is a fork of the one that imported this."""
+
+    happened = False
+
+    def note(self) -> None:
+        self.happened = True
+
+
+fork = _Fork()
+os.register_at_fork(after_in_child=fork.note)
 
 
 class Complaints:
@@ -32,6 +46,13 @@ class Complaints:
             with self._lock:
                 self.counts[type(error).__name__] += 1
             return
+        # Told of while somebody waits for an answer: nothing here may fail.
+        try:
+            self._mistake(method, error)
+        except Exception:
+            self._first(f"{type(error).__name__} in {method}")
+
+    def _mistake(self, method: str, error: BaseException) -> None:
         frames = traceback.extract_tb(error.__traceback__)
         # The first is ours.
         place = (
@@ -50,7 +71,8 @@ class Complaints:
     def misbehaved(self, method: str, what: str) -> None:
         """`method` did what it must not; `what` says it, and what to do."""
         if self._first(f"{method}: {what}"):
-            log.error("%s %s. Told once.", where(self._backend, method), what)
+            with contextlib.suppress(Exception):
+                log.error("%s %s. Told once.", where(self._backend, method), what)
 
     def _first(self, what: str) -> bool:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import inspect
 import sys
@@ -45,7 +46,16 @@ def new_loop() -> asyncio.AbstractEventLoop:
 def main(run: Run) -> None:
     """Opens the backend, carries requests out until there are no more, and closes it."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_Serving(run).main())
+        loop = runner.get_loop()
+        serving = loop.create_task(_Serving(run).main())
+        while not serving.done():
+            try:
+                loop.run_until_complete(serving)
+            except BaseException as error:
+                # A task of the backend's own ends the loop with SystemExit or KeyboardInterrupt; it goes on.
+                if serving.done():
+                    raise
+                run.complaints.raised("read", error)
 
 
 async def _maybe(value: Any) -> Any:
@@ -66,8 +76,10 @@ class _Serving:
             if (opening := getattr(run.backend, "open", None)) is not None:
                 await _maybe(opening())
         except BaseException as error:
+            run.leave_fork("open")
             run.refused("open", error)
             return
+        run.leave_fork("open")
         if run.start():
             self._calls, self._limit = AsyncCalls(run.calls), run.traits.max_inflight
             loop = asyncio.get_running_loop()
@@ -75,10 +87,10 @@ class _Serving:
             loop.add_reader(ready, self._come)
             self._come()
             await self._closed.wait()
-            loop.remove_reader(ready)
-            # `close` is called when nothing runs any more.
+            # `close` is called when nothing runs any more. Until then what is given up is cancelled.
             while self._tasks:
                 await asyncio.wait(set(self._tasks.values()))
+            loop.remove_reader(ready)
         failure = None
         try:
             if (closing := getattr(run.backend, "close", None)) is not None:
@@ -91,22 +103,29 @@ class _Serving:
         """Starts what has come, as far as there may be more at once."""
         channel = self._run.channel
         channel.drain()
-        room = self._limit - len(self._tasks)
-        if room > 0:
-            requests = channel.take(room, 0.0)
-            if requests is None:
-                self._closed.set()
-                return
+        # Without room nothing is taken, but what was given up makes some.
+        requests = channel.take(max(0, self._limit - len(self._tasks)), 0.0)
+        for token in channel.given_up():
+            if (given_up := self._tasks.get(token)) is not None:
+                given_up.cancel()
+                given_up.add_done_callback(functools.partial(self._cancelled, token))
+        if requests is None:
+            self._closed.set()
+        else:
             loop = asyncio.get_running_loop()
             for token, kind, offset, what, flags in requests:
                 task = loop.create_task(self._serve(token, kind, offset, what, flags))
                 # One that needed no wait has ended already.
                 if not task.done():
                     self._tasks[token] = task
-        for token in channel.given_up():
-            if (given_up := self._tasks.get(token)) is not None:
-                given_up.cancel()
         self._run.do_jobs()
+
+    def _cancelled(self, token: int, task: asyncio.Task[None]) -> None:
+        # One that was cancelled before its first step has ended nothing.
+        if self._tasks.get(token) is task:
+            del self._tasks[token]
+            self._run.channel.fail(token, asyncio.CancelledError())
+            self._come()
 
     async def _serve(self, token: int, kind: int, offset: int, what: Any, flags: int) -> None:
         channel, complaints = self._run.channel, self._run.complaints
@@ -119,16 +138,15 @@ class _Serving:
             if not isinstance(error, MistakeError | asyncio.CancelledError):
                 complaints.raised(method, error)
             self._tasks.pop(token, None)
-            kept = channel.fail(token, error)
+            # Whether the buffer was kept nobody knows: the exception has the method's variables.
+            channel.fail(token, error)
         else:
             if not channel.is_own_process():
                 leave_fork(self._run.backend, method)
             # Before the token is free for another request.
             self._tasks.pop(token, None)
-            kept = channel.done(token) if equal else channel.differs(token)
-        del what
-        if kept:
-            complaints.misbehaved(method, KEPT)
+            if channel.done(token) if equal else channel.differs(token):
+                complaints.misbehaved(method, KEPT)
         if channel.waiting():
             asyncio.get_running_loop().call_soon(self._come)
 

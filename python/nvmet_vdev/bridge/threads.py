@@ -5,14 +5,17 @@ The hot path of a backend in Python: the loop in `work` runs for every request.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
 from nvmet_vdev.bridge.calls import METHOD_OF, READ, MistakeError
-from nvmet_vdev.bridge.complaints import leave_fork
+from nvmet_vdev.bridge.complaints import fork, leave_fork
 
 if TYPE_CHECKING:
     from nvmet_vdev.bridge.service import Run
+
+log = logging.getLogger("nvmet_vdev.backend")
 
 #: Requests that one thread takes at once: one trip for the GIL.
 _TOGETHER = 32
@@ -20,30 +23,25 @@ _TOGETHER = 32
 
 def main(run: Run) -> None:
     """Opens the backend, carries requests out until there are no more, and closes it."""
-    try:
-        if (opening := getattr(run.backend, "open", None)) is not None:
-            opening()
-    except BaseException as error:
-        run.refused("open", error)
+    if not run.open():
         return
     if run.start():
         others = []
         if run.traits.thread_safe:
             for number in range(1, run.traits.max_inflight):
-                others.append(
-                    threading.Thread(target=work, args=(run, 1), name=f"backend-{number}", daemon=True)
-                )
-                others[-1].start()
+                other = threading.Thread(target=work, args=(run, 1), name=f"backend-{number}", daemon=True)
+                try:
+                    other.start()
+                except RuntimeError as error:
+                    log.warning(
+                        "%s: %d threads instead of %d: %s", run.name, number, run.traits.max_inflight, error
+                    )
+                    break
+                others.append(other)
         work(run, 1 if others else _TOGETHER)
         for other in others:
             other.join()
-    failure = None
-    try:
-        if (closing := getattr(run.backend, "close", None)) is not None:
-            closing()
-    except BaseException as error:
-        failure = error
-    run.closed(failure)
+    run.close()
 
 
 def work(run: Run, together: int) -> None:
@@ -66,11 +64,14 @@ def work(run: Run, together: int) -> None:
                     leave_fork(run.backend, METHOD_OF[kind])
                 if not isinstance(error, MistakeError):
                     complaints.raised(METHOD_OF[kind], error)
-                kept = fail(token, error)
+                # Whether the buffer was kept nobody knows: the exception has the method's variables.
+                fail(token, error)
             else:
-                kept = done(token) if equal else differs(token)
-            if kept:
-                complaints.misbehaved(METHOD_OF[kind], KEPT)
+                if fork.happened:
+                    leave_fork(run.backend, METHOD_OF[kind])
+                if done(token) if equal else differs(token):
+                    complaints.misbehaved(METHOD_OF[kind], KEPT)
+        # A fork that Python has not seen.
         if requests and not channel.is_own_process():
             leave_fork(run.backend, METHOD_OF[kind])
         # Views that nobody needs would keep their memory until the next request.

@@ -15,6 +15,12 @@ Form: TypeAlias = str
 #: The methods that carry requests out, by what they are called in a backend.
 METHODS = ("read", "write", "flush", "discard", "write_zeroes", "compare")
 
+#: The methods of its life, which an async backend may have `async` as well.
+_LIFE = ("open", "close")
+
+#: The most threads of one backend.
+_THREADS = 1024
+
 _INFLIGHT: dict[Form, int] = {"plain": 8, "async": 128, "batch": 1024}
 
 
@@ -79,7 +85,9 @@ def examine(backend: object) -> Traits:
             f"{where(backend)} has no read(offset, buf); a backend has at least size and read"
         )
     # Without calling it: a property may need what `open` makes.
-    if not hasattr(type(backend), "size") and "size" not in getattr(backend, "__dict__", {"size": None}):
+    kind = type(backend)
+    somewhere = hasattr(kind, "size") or hasattr(kind, "__getattr__")
+    if not somewhere and "size" not in getattr(backend, "__dict__", {"size": None}):
         raise _nvmet.ConfigError(f"{where(backend)} has no size; give it one, in bytes")
     form: Form = "plain"
     if submit is not None:
@@ -88,8 +96,12 @@ def examine(backend: object) -> Traits:
             raise _nvmet.ConfigError(
                 f"{where(backend, 'submit')} is async; make it a plain method that starts tasks"
             )
-    elif any(inspect.iscoroutinefunction(method) for method in methods.values()):
+    elif any(inspect.iscoroutinefunction(getattr(backend, name, None)) for name in (*METHODS, *_LIFE)):
         form = "async"
+    for name in ("size", "resize", *(_LIFE if form == "batch" else ())):
+        # Of the class, so that a property is not called.
+        if inspect.iscoroutinefunction(getattr(kind, name, None)):
+            raise _nvmet.ConfigError(f"{where(backend, name)} is async; make it a plain method")
     block_size = getattr(backend, "block_size", None)
     block_size = 512 if block_size is None else block_size
     if block_size not in (512, 4096):
@@ -99,12 +111,17 @@ def examine(backend: object) -> Traits:
         read_only = methods["write"] is None and form != "batch"
     inflight = _number(backend, "max_inflight", _INFLIGHT[form])
     assert inflight is not None  # noqa: S101 - for the type checker
+    thread_safe = bool(getattr(backend, "thread_safe", False))
+    if form == "plain" and thread_safe and inflight > _THREADS:
+        raise _nvmet.ConfigError(
+            f"{where(backend)}: max_inflight is {inflight!r}, with a thread for each; use 1 to {_THREADS}"
+        )
     return Traits(
         form=form,
         block_size=block_size,
         read_only=bool(read_only) or (methods["write"] is None and form != "batch"),
         max_inflight=max(1, int(inflight)),
-        thread_safe=bool(getattr(backend, "thread_safe", False)),
+        thread_safe=thread_safe,
         timeout=_number(backend, "timeout", None),
         flush=methods["flush"] is not None,
         discard=methods["discard"] is not None,
