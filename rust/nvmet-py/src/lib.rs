@@ -25,7 +25,7 @@ mod status;
 mod storage;
 mod target;
 
-use pyo3::prelude::*;
+use pyo3::{exceptions::PyImportError, prelude::*};
 
 /// Bytes of a size as people write it: `512`, `4k`, `10G`; units are binary.
 #[pyfunction]
@@ -33,9 +33,21 @@ fn parse_size(text: &str) -> PyResult<u64> {
     nvmet_block::parse_size(text).map_err(error::config)
 }
 
+/// Refuses interpreters other than the first.
+fn check_interpreter(py: Python<'_>) -> PyResult<()> {
+    if nvmet_pybuf::is_main_interpreter(py) {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "nvmet_vdev works in the main interpreter only, not in a subinterpreter; use threads or processes",
+    ))
+}
+
 /// The Rust side of nvmet-vdev.
 #[pymodule]
 mod _nvmet {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::batch::{Batch, BatchRequest};
     #[pymodule_export]
@@ -57,4 +69,9 @@ mod _nvmet {
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name that Python has for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::check_interpreter(module.py())
+    }
 }

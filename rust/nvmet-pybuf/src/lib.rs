@@ -1,7 +1,7 @@
 //! The memory of operations as Python buffers.
 //!
 //! CPython's buffer protocol hands out a raw pointer, so this is the one crate beside `nvmet-dma` with unsafe code, and
-//! there is nothing else in it. What it hands out is private memory of this process ([`Arena`]), never a guest's.
+//! there is nothing else in it but a question to the interpreter. What it hands out is private memory of this process ([`Arena`]), never a guest's.
 //!
 //! **Why it is sound.** A [`Window`] owns its arena and whatever keeps the range from being used for something else;
 //! CPython owns a reference to the window for each buffer that it was given (`Py_buffer.obj`), so the memory is there
@@ -19,6 +19,14 @@ use nvmet_dma::Arena;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::{ffi, types::PyMemoryView};
+
+/// Whether the interpreter that runs is the process's first. Classes and objects of an extension are shared by all
+/// interpreters that import it, which Python does not allow.
+#[must_use]
+pub fn is_main_interpreter(_py: Python<'_>) -> bool {
+    // SAFETY: the token says that this thread is attached to an interpreter, so there is one, and it stays.
+    unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) == 0 }
+}
 
 /// A range of memory that Python may look at, and fill if it is writable.
 #[pyclass(frozen, module = "nvmet_vdev._nvmet")]
