@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, TypeAlias
 
 from nvmet_vdev import _nvmet
@@ -32,7 +33,8 @@ def where(backend: object, method: str | None = None) -> str:
     # A property hides its function, a partial or a built-in has no place at all.
     found = getattr(found, "fget", None) or found
     code = getattr(inspect.unwrap(found) if callable(found) else found, "__code__", None)
-    if code is not None:
+    # A class may have a descriptor of that name.
+    if isinstance(code, CodeType):
         return f"{code.co_filename}:{code.co_firstlineno}: {name}"
     try:
         return f"{inspect.getfile(kind)}: {name}"
