@@ -59,7 +59,8 @@ pub struct Features {
 
 /// The shared side of a namespace's storage. It is asked from the control thread and opens one queue per worker.
 pub trait Backend: Send + Sync {
-    /// Size and block structure. The size may change while the backend is in use.
+    /// Size and block structure. The size may change while the backend is in use: queues have the one they were opened
+    /// with.
     fn geometry(&self) -> Geometry;
 
     /// What the backend can do; constant over its life.
@@ -79,6 +80,25 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When the medium refused: data may be lost.
     fn sync(&self) -> Result<(), IoError>;
+
+    /// Gives the backend another size, in bytes. What is behind a smaller end is lost; operations of open queues that
+    /// reach behind it end anyhow, and leave nothing there.
+    ///
+    /// # Errors
+    /// When the backend keeps its size, or cannot have that one; nothing has changed then.
+    fn resize(&self, size: u64) -> Result<(), BackendError> {
+        let _ = size;
+        let why = "it keeps the size it has: use a file, or a backend that can be resized".to_owned();
+        Err(BackendError::Resize { what: self.describe(), why })
+    }
+
+    /// Looks what size the medium has by now, if somebody else may have changed it.
+    ///
+    /// # Errors
+    /// When the medium has a size that cannot be served; the backend keeps the one it had then.
+    fn refresh(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// One line for people: kind, place and size.
     fn describe(&self) -> String;

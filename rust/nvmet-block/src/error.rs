@@ -137,6 +137,14 @@ pub enum BackendError {
         /// Why.
         source: std::io::Error,
     },
+    /// It keeps its size.
+    #[error("{what}: {why}")]
+    Resize {
+        /// The backend, as the operator named it.
+        what: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// The kernel refuses `io_uring`.
     #[error("{what}: {why}")]
     Ring {

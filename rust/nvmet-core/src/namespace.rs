@@ -52,6 +52,13 @@ pub struct Namespace {
     ids: NamespaceIds,
     features: Features,
     backend: Arc<dyn Backend>,
+    common: Arc<Common>,
+}
+
+/// What a namespace keeps when its size changes: the one that was and the one that is may both have commands in flight.
+#[derive(Default)]
+struct Common {
+    /// Blocks of fused pairs that are on their way: first, count.
     fused: Mutex<Vec<(u64, u64)>>,
 }
 
@@ -72,22 +79,14 @@ impl Namespace {
     /// [`TargetError::Config`] for a block size that is not 512 or 4096, or a backend that is smaller than one block
     /// or not made of whole blocks.
     pub fn new(nsid: u32, config: NamespaceConfig) -> Result<Self, TargetError> {
-        static NEXT_UID: AtomicU64 = AtomicU64::new(1);
         if !matches!(config.block_size, 512 | 4096) {
             return Err(TargetError::config("block size", config.block_size, "use 512 or 4096"));
         }
         let geometry = config.backend.geometry();
         let shift = config.block_size.trailing_zeros();
-        let blocks = geometry.size >> shift;
-        if blocks == 0 || blocks << shift != geometry.size {
-            return Err(TargetError::config(
-                "size",
-                format!("{} is {} bytes", config.backend.describe(), geometry.size),
-                format!("it must be a multiple of the block size {} and not 0", config.block_size),
-            ));
-        }
+        let blocks = whole_blocks(&config.backend.describe(), geometry.size, shift)?;
         Ok(Self {
-            uid: NEXT_UID.fetch_add(1, Ordering::Relaxed),
+            uid: next_uid(),
             nsid,
             block_shift: shift,
             blocks,
@@ -95,11 +94,44 @@ impl Namespace {
             ids: config.ids,
             features: config.backend.features(),
             backend: config.backend,
-            fused: Mutex::new(Vec::new()),
+            common: Arc::default(),
         })
     }
 
-    /// Unique in this process, never reused: tells a namespace from one that replaced it under the same NSID.
+    /// Whether it could have `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] unless that is whole blocks, and at least one.
+    pub fn check_size(&self, size: u64) -> Result<(), TargetError> {
+        whole_blocks(&self.backend.describe(), size, self.block_shift).map(|_| ())
+    }
+
+    /// The same namespace with the size that its backend has now; None if it has that size already.
+    ///
+    /// It is another one to workers, which open a queue of its size for it while that of the old one runs dry.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if the backend is smaller than one block by now or not made of whole blocks.
+    pub fn resized(&self) -> Result<Option<Self>, TargetError> {
+        let size = self.backend.geometry().size;
+        let blocks = whole_blocks(&self.backend.describe(), size, self.block_shift)?;
+        Ok((blocks != self.blocks).then(|| Self {
+            uid: next_uid(),
+            blocks,
+            nsid: self.nsid,
+            block_shift: self.block_shift,
+            read_only: self.read_only,
+            ids: self.ids,
+            features: self.features,
+            backend: Arc::clone(&self.backend),
+            common: Arc::clone(&self.common),
+        }))
+    }
+
+    /// Unique in this process, never reused: tells a namespace from one that replaced it under the same NSID,
+    /// or that is the same with another size.
     pub fn uid(&self) -> u64 {
         self.uid
     }
@@ -142,7 +174,7 @@ impl Namespace {
     /// Takes the blocks `first..first + count` for a fused Compare and Write; false if another one holds a part of
     /// them: try again later. Each success is given back with [`unlock_fused`](Self::unlock_fused).
     pub fn try_lock_fused(&self, first: u64, count: u64) -> bool {
-        let mut held = self.fused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut held = self.common.fused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let free = held.iter().all(|&(start, len)| first + count <= start || start + len <= first);
         if free {
             held.push((first, count));
@@ -152,9 +184,63 @@ impl Namespace {
 
     /// Gives blocks back that [`try_lock_fused`](Self::try_lock_fused) took.
     pub fn unlock_fused(&self, first: u64, count: u64) {
-        let mut held = self.fused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut held = self.common.fused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(at) = held.iter().position(|&range| range == (first, count)) {
             held.swap_remove(at);
         }
+    }
+}
+
+fn next_uid() -> u64 {
+    static NEXT_UID: AtomicU64 = AtomicU64::new(1);
+    NEXT_UID.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Logical blocks of `size` bytes.
+fn whole_blocks(what: &str, size: u64, shift: u32) -> Result<u64, TargetError> {
+    let blocks = size >> shift;
+    if blocks == 0 || blocks << shift != size {
+        return Err(TargetError::config(
+            "size",
+            format!("{what}, at {size} bytes"),
+            format!("it must be a multiple of the block size {} and not 0", 1u32 << shift),
+        ));
+    }
+    Ok(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nvmet_block::{FileBackend, OpenOptions};
+
+    #[test]
+    fn a_namespace_that_is_resized_keeps_its_name_and_the_blocks_of_fused_pairs() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = OpenOptions { create: Some(1 << 20), ..OpenOptions::default() };
+        let backend: Arc<dyn Backend> =
+            Arc::new(FileBackend::open(&directory.path().join("image"), options).unwrap());
+        let ids = NamespaceIds { uuid: [7; 16], ..NamespaceIds::default() };
+        let config = NamespaceConfig {
+            nsid: None,
+            block_size: 4096,
+            read_only: true,
+            backend: Arc::clone(&backend),
+            ids,
+        };
+        let before = Namespace::new(3, config).unwrap();
+        assert!(before.resized().unwrap().is_none(), "it has that size");
+        assert!(before.try_lock_fused(8, 4));
+        backend.resize(2 << 20).unwrap();
+        let after = before.resized().unwrap().unwrap();
+        assert_eq!((after.blocks(), before.blocks()), (512, 256));
+        assert_eq!((after.nsid(), after.block_shift(), after.read_only(), after.ids()), (3, 12, true, &ids));
+        assert_ne!(after.uid(), before.uid());
+        assert!(!after.try_lock_fused(11, 1), "a pair on the old one still has it");
+        before.unlock_fused(8, 4);
+        assert!(after.try_lock_fused(11, 1));
+        assert!(!before.try_lock_fused(8, 4));
+        backend.resize(512).unwrap();
+        assert!(after.resized().unwrap_err().to_string().contains("multiple of the block size 4096"));
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use nvmet_block::Backend;
 
 use crate::error::TargetError;
 use crate::namespace::{MAX_NAMESPACES, Namespace, NamespaceConfig};
@@ -192,11 +193,50 @@ impl Subsystem {
         let state = self.lock();
         let map = self.namespaces.load();
         if map.get(nsid).is_none() {
-            return Err(TargetError::config("nsid", nsid, "there is no such namespace"));
+            return Err(no_namespace(nsid));
         }
         self.namespaces.store(Arc::new(map.with(nsid, None)));
         Self::publish(&state);
         Ok(())
+    }
+
+    /// Whether every namespace on `backend` could have `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if not.
+    pub fn check_size(&self, backend: &Arc<dyn Backend>, size: u64) -> Result<(), TargetError> {
+        self.namespaces()
+            .iter()
+            .filter(|namespace| Arc::ptr_eq(namespace.backend(), backend))
+            .try_for_each(|namespace| namespace.check_size(size))
+    }
+
+    /// Gives every namespace on `backend` the size that the backend has now, and tells the controllers. I/O in flight
+    /// completes as it will; what reaches behind a smaller end is refused from now on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Namespace::resized`], for the first namespace that cannot have that size; it keeps the one it had.
+    pub fn backend_resized(&self, backend: &Arc<dyn Backend>) -> Result<(), TargetError> {
+        loop {
+            let seen = self.namespaces();
+            let mut map = None;
+            // Not under the lock: a backend that asks for this may have it.
+            for namespace in seen.iter().filter(|namespace| Arc::ptr_eq(namespace.backend(), backend)) {
+                if let Some(resized) = namespace.resized()? {
+                    let before: &NamespaceMap = map.as_ref().unwrap_or(&seen);
+                    map = Some(before.with(namespace.nsid(), Some(Arc::new(resized))));
+                }
+            }
+            let Some(map) = map else { return Ok(()) };
+            let state = self.lock();
+            if self.is_current(&seen) {
+                self.namespaces.store(Arc::new(map));
+                Self::publish(&state);
+                return Ok(());
+            }
+        }
     }
 
     /// Gives out a controller identifier; `on_change` is called, from any thread, when the namespaces changed.
@@ -227,4 +267,9 @@ impl Subsystem {
     pub fn leave(&self, cntlid: u16) {
         self.lock().listeners.retain(|&(id, _)| id != cntlid);
     }
+}
+
+/// The error of whoever names a namespace that is not there.
+pub(crate) fn no_namespace(nsid: u32) -> TargetError {
+    TargetError::config("nsid", nsid, "there is no such namespace")
 }

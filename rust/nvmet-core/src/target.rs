@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,13 +17,14 @@ use nvmet_dma::EventFd;
 use nvmet_vfio_user::listener::{ListenError, Listener};
 use nvmet_vfio_user::reactor::{DeviceHandle, Reactor, ReactorError, ReactorHandle, ReactorOptions};
 
-use crate::controller::{ControllerLimits, HostIdentity};
+use crate::controller::ControllerLimits;
+pub use crate::controller::HostIdentity;
 use crate::device::{ClientEvent, DeviceConfig, DoorbellMode, NvmeDevice};
 use crate::error::TargetError;
 use crate::pci::PciIds;
 use crate::placement::{allowed_cpus, place};
 use crate::stats::Batch;
-use crate::subsystem::{Subsystem, SubsystemConfig};
+use crate::subsystem::{Subsystem, SubsystemConfig, no_namespace};
 use crate::worker::{WaitMode, WorkerPool};
 
 /// What a target is to be like.
@@ -106,9 +108,15 @@ pub struct TargetStats {
     pub controllers: Vec<(ControllerId, Batch)>,
 }
 
+struct Served {
+    device: DeviceHandle<NvmeDevice>,
+    host: HostIdentity,
+    attached: Arc<AtomicBool>,
+}
+
 struct State {
     subsystems: Vec<Arc<Subsystem>>,
-    controllers: BTreeMap<ControllerId, DeviceHandle<NvmeDevice>>,
+    controllers: BTreeMap<ControllerId, Served>,
     next: u64,
     reactor: Option<ReactorHandle>,
     thread: Option<JoinHandle<()>>,
@@ -212,7 +220,10 @@ impl Target {
         let listener = listener.map_err(listen_error)?;
         let id = ControllerId(state.next);
         let (tell, signal) = (self.tell.clone(), Arc::clone(&self.signal));
+        let attached = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&attached);
         let events = move |event| {
+            flag.store(event == ClientEvent::Attached, Ordering::Relaxed);
             let event = match event {
                 ClientEvent::Attached => Event::ClientAttached(id),
                 ClientEvent::Detached => Event::ClientDetached(id),
@@ -222,12 +233,12 @@ impl Target {
             let _ = signal.signal();
         };
         let place = String::from_utf8_lossy(&place).into_owned();
-        let device = DeviceConfig { limits, ids, doorbells, host, place };
+        let device = DeviceConfig { limits, ids, doorbells, host: host.clone(), place };
         let (subsystem, pool) = (Arc::clone(subsystem), Arc::clone(&self.pool));
-        let handle = reactor.try_add(listener, move |waker| {
+        let device = reactor.try_add(listener, move |waker| {
             NvmeDevice::new(device, subsystem, pool, move || waker.wake(), events)
         })?;
-        state.controllers.insert(id, handle);
+        state.controllers.insert(id, Served { device, host, attached });
         state.next += 1;
         Ok(id)
     }
@@ -238,10 +249,56 @@ impl Target {
     ///
     /// [`TargetError::Config`] if there is no such controller, [`TargetError::ShutDown`].
     pub fn close(&self, id: ControllerId) -> Result<(), TargetError> {
-        let handle = self.lock().controllers.remove(&id);
-        let handle =
-            handle.ok_or_else(|| TargetError::config("controller", id.0, "there is no such controller"))?;
-        Ok(handle.remove()?)
+        let served = self.lock().controllers.remove(&id);
+        Ok(served.ok_or_else(|| no_controller(id))?.device.remove()?)
+    }
+
+    /// The host that a controller belongs to.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if there is no such controller.
+    pub fn host(&self, id: ControllerId) -> Result<HostIdentity, TargetError> {
+        self.lock().controllers.get(&id).map(|served| served.host.clone()).ok_or_else(|| no_controller(id))
+    }
+
+    /// Whether a client is attached to a controller.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if there is no such controller.
+    pub fn is_attached(&self, id: ControllerId) -> Result<bool, TargetError> {
+        let state = self.lock();
+        let served = state.controllers.get(&id).ok_or_else(|| no_controller(id))?;
+        Ok(served.attached.load(Ordering::Relaxed))
+    }
+
+    /// Gives the backend of a namespace another size, in bytes, or (None) takes over the one that it has got by itself.
+    /// All namespaces on that backend follow, in every subsystem, and their hosts are told.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if there is no such namespace, or for a size that is not whole blocks;
+    /// [`TargetError::Backend`] if the backend refuses.
+    pub fn resize_namespace(
+        &self,
+        subsystem: &Subsystem,
+        nsid: u32,
+        size: Option<u64>,
+    ) -> Result<(), TargetError> {
+        let namespace = subsystem.namespaces().get(nsid).cloned();
+        let backend = Arc::clone(namespace.ok_or_else(|| no_namespace(nsid))?.backend());
+        let subsystems = self.lock().subsystems.clone();
+        match size {
+            None => backend.refresh()?,
+            Some(size) => {
+                for subsystem in &subsystems {
+                    subsystem.check_size(&backend, size)?;
+                }
+                backend.resize(size)?;
+            }
+        }
+        subsystems.iter().try_for_each(|subsystem| subsystem.backend_resized(&backend))
     }
 
     /// The next event, waiting for it up to `timeout` (None: for ever).
@@ -268,7 +325,7 @@ impl Target {
     /// Counters now.
     pub fn stats(&self) -> TargetStats {
         let handles: Vec<_> =
-            self.lock().controllers.iter().map(|(id, handle)| (*id, handle.clone())).collect();
+            self.lock().controllers.iter().map(|(id, served)| (*id, served.device.clone())).collect();
         let read = |(id, handle): (ControllerId, DeviceHandle<NvmeDevice>)| {
             handle.call(|device| device.stats()).ok().map(|stats| (id, stats))
         };
@@ -290,9 +347,9 @@ impl Target {
         let deadline = Instant::now() + limit;
         let (done, finished) = channel();
         let work = move || {
-            for handle in controllers.into_values() {
+            for served in controllers.into_values() {
                 // A device that is gone already needs no removing.
-                let _ = handle.remove();
+                let _ = served.device.remove();
             }
             reactor.stop();
             if let Some(thread) = thread {
@@ -332,6 +389,10 @@ impl Drop for Target {
             tracing::error!("{error}");
         }
     }
+}
+
+fn no_controller(id: ControllerId) -> TargetError {
+    TargetError::config("controller", id.0, "there is no such controller")
 }
 
 fn listen_error(error: ListenError) -> TargetError {

@@ -201,6 +201,13 @@ impl MemoryFile {
         Punching(Arc::clone(self))
     }
 
+    /// The file is going to be cut by us: that its map is lost then is no news.
+    pub(super) fn expect_cut(&self) {
+        if let Some(mapped) = &self.mapped {
+            mapped.told.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[cold]
     fn lost(&self, mapped: &Mapped) {
         if !mapped.told.swap(true, Ordering::Relaxed) {

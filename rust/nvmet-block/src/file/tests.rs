@@ -201,8 +201,8 @@ fn without_fallocate_zeroes_are_written() {
     let path = image(&directory, 1 << 20);
     fs::write(&path, vec![9; 1 << 20]).unwrap();
     let backend = FileBackend::open(&path, OpenOptions::default()).unwrap();
-    backend.shared.no_punch.store(true, Ordering::Relaxed);
-    backend.shared.no_zero_range.store(true, Ordering::Relaxed);
+    backend.shared().no_punch.store(true, Ordering::Relaxed);
+    backend.shared().no_zero_range.store(true, Ordering::Relaxed);
     for (offset, fua) in [(0, true), (512 << 10, false)] {
         let zero =
             run(&backend, |_| Op::WriteZeroes { offset, len: 300 << 10, deallocate: true, fua }, false);
@@ -220,8 +220,8 @@ fn zeroing_with_fua_keeps_its_bounce_buffers() {
     let directory = directory();
     let path = image(&directory, 1 << 20);
     let backend = FileBackend::open(&path, OpenOptions::default()).unwrap();
-    backend.shared.no_zero_range.store(true, Ordering::Relaxed);
-    let mut queue = FileQueue::new(Arc::clone(&backend.shared), 4).unwrap();
+    backend.shared().no_zero_range.store(true, Ordering::Relaxed);
+    let mut queue = FileQueue::new(backend.shared(), 4).unwrap();
     for tag in 0..200 {
         let op = Op::WriteZeroes { offset: 0, len: 512, deallocate: false, fua: true };
         assert_eq!(queue.submit(tag, op), Submitted::Pending);
@@ -291,12 +291,12 @@ fn a_lone_read_that_the_page_cache_has_is_done_at_once_and_batches_go_to_the_rin
     let path = image(&directory, 1 << 20);
     fs::write(&path, vec![5; 1 << 20]).unwrap();
     let mut backend = FileBackend::open(&path, OpenOptions::default()).unwrap();
-    Arc::get_mut(&mut backend.shared).unwrap().limits.direct = None;
-    rustix::fs::fcntl_setfl(&backend.shared.fd, rustix::fs::OFlags::empty()).unwrap();
+    Arc::get_mut(backend.shared.get_mut().unwrap()).unwrap().limits.direct = None;
+    rustix::fs::fcntl_setfl(&backend.shared().fd, rustix::fs::OFlags::empty()).unwrap();
     let mut bytes = [0; 512];
     let mut place = [std::io::IoSliceMut::new(&mut bytes)];
-    let tried = rustix::io::preadv2(&backend.shared.fd, &mut place, 0, rustix::io::ReadWriteFlags::NOWAIT);
-    if tried.is_err() || backend.shared.memory.is_some() {
+    let tried = rustix::io::preadv2(&backend.shared().fd, &mut place, 0, rustix::io::ReadWriteFlags::NOWAIT);
+    if tried.is_err() || backend.shared().memory.is_some() {
         eprintln!("SKIPPED: the file system here has no reads that do not wait");
         return;
     }
@@ -333,4 +333,100 @@ fn a_lone_read_that_the_page_cache_has_is_done_at_once_and_batches_go_to_the_rin
         finish(&mut queue);
     }
     assert_eq!(at_once, 0);
+}
+
+mod resize {
+    use super::*;
+
+    const BLOCK: u64 = 8192;
+
+    fn length(path: &Path) -> u64 {
+        fs::metadata(path).unwrap().len()
+    }
+
+    /// On a medium of each kind that is here: with a ring, and without.
+    fn on_every_medium(check: impl Fn(&Path)) {
+        let directories = [Some(directory()), tempfile::tempdir_in("/dev/shm").ok()];
+        for directory in directories.into_iter().flatten() {
+            check(&directory.path().join("image"));
+        }
+    }
+
+    #[test]
+    fn a_file_grows_and_shrinks_and_new_queues_have_its_size() {
+        on_every_medium(|path| {
+            let backend = FileBackend::open(path, creating(16 * BLOCK)).unwrap();
+            let write = |at| run(&backend, |data| Op::Write { offset: at, data, fua: false }, false);
+            assert_eq!(write(16 * BLOCK), Err(IoError::OutOfRange));
+            backend.resize(32 * BLOCK).unwrap();
+            assert_eq!((backend.geometry().size, length(path)), (32 * BLOCK, 32 * BLOCK));
+            assert_eq!(write(31 * BLOCK), Ok(()));
+            backend.resize(4 * BLOCK).unwrap();
+            assert_eq!((backend.geometry().size, length(path)), (4 * BLOCK, 4 * BLOCK));
+            assert_eq!(write(4 * BLOCK), Err(IoError::OutOfRange));
+            assert_eq!(write(3 * BLOCK), Ok(()));
+            assert!(backend.describe().contains("32K"), "{}", backend.describe());
+        });
+    }
+
+    #[test]
+    fn what_a_queue_of_the_larger_size_still_writes_does_not_outlive_it() {
+        on_every_medium(|path| {
+            let backend = FileBackend::open(path, creating(16 * BLOCK)).unwrap();
+            let guest = LoopbackMemory::new(8192).unwrap();
+            let mut reader = guest.handle().reader();
+            let mut room = SegmentBuf::new(1, 8192);
+            let mut queue = backend.open_queue(4).unwrap();
+            backend.resize(4 * BLOCK).unwrap();
+            // Another change in between: the length that counts is the latest.
+            backend.resize(8 * BLOCK).unwrap();
+            let mut builder = room.begin(reader.snapshot(), nvmet_dma::Direction::FromGuest);
+            builder.push(LoopbackMemory::IOVA, 8192).unwrap();
+            let op = Op::Write { offset: 15 * BLOCK, data: builder.finish(), fua: false };
+            if queue.submit(1, op) == Submitted::Pending {
+                while queue.in_flight() > 0 {
+                    queue.kick();
+                    queue.reap(&mut |_, _| {});
+                }
+            }
+            assert_eq!(length(path), 16 * BLOCK, "the old queue wrote behind the end");
+            drop(queue);
+            assert_eq!(length(path), 8 * BLOCK);
+            drop(backend);
+            assert_eq!(length(path), 8 * BLOCK);
+        });
+    }
+
+    #[test]
+    fn a_size_that_somebody_else_gave_the_file_is_taken_over_when_asked() {
+        let directory = directory();
+        let path = image(&directory, 16 * BLOCK);
+        let backend = FileBackend::open(&path, OpenOptions::default()).unwrap();
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(20 * BLOCK).unwrap();
+        assert_eq!(backend.geometry().size, 16 * BLOCK);
+        backend.refresh().unwrap();
+        assert_eq!(backend.geometry().size, 20 * BLOCK);
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1000).unwrap();
+        assert!(backend.refresh().unwrap_err().to_string().contains("multiple of the block size"));
+        assert_eq!(backend.geometry().size, 20 * BLOCK, "it keeps the size it had");
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_are_refused_in_one_line_and_change_nothing() {
+        let directory = directory();
+        let path = image(&directory, 16 * BLOCK);
+        let refused = |options, size| {
+            let backend = FileBackend::open(&path, options).unwrap();
+            let text = backend.resize(size).unwrap_err().to_string();
+            assert!(text.starts_with(&path.display().to_string()) && !text.contains('\n'), "{text}");
+            assert_eq!((backend.geometry().size, length(&path)), (16 * BLOCK, 16 * BLOCK), "{text}");
+        };
+        for size in [0, 1000, u64::MAX, 1 << 63] {
+            refused(OpenOptions::default(), size);
+        }
+        refused(READ_ONLY, 8 * BLOCK);
+        refused(OpenOptions { block_size: 4096, ..OpenOptions::default() }, 4096 + 512);
+        let ram = crate::RamBackend::new(1 << 20, false).unwrap();
+        assert!(ram.resize(2 << 20).unwrap_err().to_string().contains("keeps the size"));
+    }
 }

@@ -166,6 +166,10 @@ impl NamespaceQueues {
             slot.listed = queue.in_flight() > 0;
             slot.listed
         });
+    }
+
+    /// Closes queues that had operations in flight when their last user left, once these are over.
+    pub fn close_drained(&mut self) {
         if self.draining {
             self.close_idle();
         }

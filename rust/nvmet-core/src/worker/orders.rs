@@ -210,7 +210,8 @@ impl Worker {
             }
         }
         if entry.pending > 0 {
-            let all = entry.command == Some(IoCommand::Flush);
+            // Several namespaces, or one and the same before and after it was resized.
+            let all = matches!(entry.command, Some(IoCommand::Flush | IoCommand::DatasetManagement { .. }));
             let at = if all { None } else { Some(entry.namespace) };
             let operations = match entry.command {
                 Some(IoCommand::DatasetManagement { ranges, .. }) => ranges,

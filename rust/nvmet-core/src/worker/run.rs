@@ -212,6 +212,8 @@ impl Worker {
             self.operation_done(tag, result);
         }
         self.done = done;
+        // Only now: commands that are completed look their namespace up.
+        self.namespaces.close_drained();
         busy
     }
 

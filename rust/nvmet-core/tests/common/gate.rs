@@ -1,7 +1,7 @@
 //! A backend with a gate: while it is closed, operations stay where they are.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ struct Shared {
     /// Cancelling has no effect, as with a device that hangs.
     stubborn: AtomicBool,
     held: AtomicUsize,
+    open_queues: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
     queues: Mutex<Vec<EventFd>>,
 }
@@ -31,12 +32,14 @@ struct Shared {
 /// Memory behind a gate, with a volatile write cache.
 pub struct Gate {
     ram: RamBackend,
+    size: AtomicU64,
     shared: Arc<Shared>,
 }
 
 impl Gate {
     pub fn new(size: u64) -> Arc<Self> {
-        Arc::new(Self { ram: RamBackend::new(size, false).unwrap(), shared: Arc::default() })
+        let ram = RamBackend::new(size, false).unwrap();
+        Arc::new(Self { ram, size: size.into(), shared: Arc::default() })
     }
 
     pub fn close(&self) {
@@ -64,6 +67,16 @@ impl Gate {
         self.shared.seen.lock().unwrap().clear();
     }
 
+    /// Waits until exactly so many queues are open.
+    pub fn wait_queues(&self, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.shared.open_queues.load(Ordering::SeqCst) != count {
+            let open = self.shared.open_queues.load(Ordering::SeqCst);
+            assert!(Instant::now() < deadline, "{open} queues are open");
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits until exactly so many operations wait at the gate.
     pub fn wait_held(&self, count: usize) {
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -76,7 +89,16 @@ impl Gate {
 
 impl Backend for Gate {
     fn geometry(&self) -> Geometry {
-        self.ram.geometry()
+        Geometry { size: self.size.load(Ordering::SeqCst), ..self.ram.geometry() }
+    }
+
+    /// Up to the size that it had at first.
+    fn resize(&self, size: u64) -> Result<(), BackendError> {
+        if size > self.ram.geometry().size {
+            return self.ram.resize(size);
+        }
+        self.size.store(size, Ordering::SeqCst);
+        Ok(())
     }
 
     fn features(&self) -> Features {
@@ -86,6 +108,7 @@ impl Backend for Gate {
     fn open_queue(&self, depth: u32) -> Result<Box<dyn IoQueue>, BackendError> {
         let ready = EventFd::new().unwrap();
         self.shared.queues.lock().unwrap().push(ready.try_clone().unwrap());
+        self.shared.open_queues.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(GateQueue {
             ram: self.ram.open_queue(depth)?,
             shared: Arc::clone(&self.shared),
@@ -163,5 +186,6 @@ impl IoQueue for GateQueue {
 impl Drop for GateQueue {
     fn drop(&mut self) {
         self.shared.held.fetch_sub(self.held.len(), Ordering::SeqCst);
+        self.shared.open_queues.fetch_sub(1, Ordering::SeqCst);
     }
 }

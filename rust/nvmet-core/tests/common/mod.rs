@@ -146,3 +146,12 @@ pub fn attach_patiently(socket: &Path) -> Drive {
     let config = HostConfig { timeout: guest::LIMIT, memory_bytes: 16 << 20, ..HostConfig::default() };
     Drive::attach(socket, config).unwrap()
 }
+
+/// Waits for what has no event.
+pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + guest::LIMIT;
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "{what}: not within {:?}", guest::LIMIT);
+        std::thread::yield_now();
+    }
+}
