@@ -193,7 +193,7 @@ impl Subsystem {
         let state = self.lock();
         let map = self.namespaces.load();
         if map.get(nsid).is_none() {
-            return Err(no_namespace(nsid));
+            return Err(TargetError::config("nsid", nsid, "there is no such namespace"));
         }
         self.namespaces.store(Arc::new(map.with(nsid, None)));
         Self::publish(&state);
@@ -267,9 +267,4 @@ impl Subsystem {
     pub fn leave(&self, cntlid: u16) {
         self.lock().listeners.retain(|&(id, _)| id != cntlid);
     }
-}
-
-/// The error of whoever names a namespace that is not there.
-pub(crate) fn no_namespace(nsid: u32) -> TargetError {
-    TargetError::config("nsid", nsid, "there is no such namespace")
 }

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nvmet_block::Backend;
 use nvmet_dma::EventFd;
 use nvmet_vfio_user::listener::{ListenError, Listener};
 use nvmet_vfio_user::reactor::{DeviceHandle, Reactor, ReactorError, ReactorHandle, ReactorOptions};
@@ -24,7 +25,7 @@ use crate::error::TargetError;
 use crate::pci::PciIds;
 use crate::placement::{allowed_cpus, place};
 use crate::stats::Batch;
-use crate::subsystem::{Subsystem, SubsystemConfig, no_namespace};
+use crate::subsystem::{Subsystem, SubsystemConfig};
 use crate::worker::{WaitMode, WorkerPool};
 
 /// What a target is to be like.
@@ -273,32 +274,23 @@ impl Target {
         Ok(served.attached.load(Ordering::Relaxed))
     }
 
-    /// Gives the backend of a namespace another size, in bytes, or (None) takes over the one that it has got by itself.
-    /// All namespaces on that backend follow, in every subsystem, and their hosts are told.
+    /// Gives a backend another size, in bytes, or (None) takes over the one that it has got by itself. All namespaces on
+    /// it follow, in every subsystem, and their hosts are told.
     ///
     /// # Errors
     ///
-    /// [`TargetError::Config`] if there is no such namespace, or for a size that is not whole blocks;
-    /// [`TargetError::Backend`] if the backend refuses.
-    pub fn resize_namespace(
-        &self,
-        subsystem: &Subsystem,
-        nsid: u32,
-        size: Option<u64>,
-    ) -> Result<(), TargetError> {
-        let namespace = subsystem.namespaces().get(nsid).cloned();
-        let backend = Arc::clone(namespace.ok_or_else(|| no_namespace(nsid))?.backend());
+    /// [`TargetError::Config`] for a size that is not whole blocks; [`TargetError::Backend`] if the backend refuses.
+    pub fn resize(&self, backend: &Arc<dyn Backend>, size: Option<u64>) -> Result<(), TargetError> {
+        // Not under the lock: a backend may ask for this itself, on the way.
         let subsystems = self.lock().subsystems.clone();
         match size {
             None => backend.refresh()?,
             Some(size) => {
-                for subsystem in &subsystems {
-                    subsystem.check_size(&backend, size)?;
-                }
+                subsystems.iter().try_for_each(|subsystem| subsystem.check_size(backend, size))?;
                 backend.resize(size)?;
             }
         }
-        subsystems.iter().try_for_each(|subsystem| subsystem.backend_resized(&backend))
+        subsystems.iter().try_for_each(|subsystem| subsystem.backend_resized(backend))
     }
 
     /// The next event, waiting for it up to `timeout` (None: for ever).

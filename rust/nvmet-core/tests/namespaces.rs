@@ -9,6 +9,7 @@ use common::gate::Gate;
 use common::guest::{DATA, Guest, IOVA, Ring, page_io};
 use common::{Served, attach_patiently, namespace, ram, serve_gate, serve_with, subsystem_config};
 use nvmet_block::{Backend, FileBackend, OpenOptions};
+use nvmet_core::error::TargetError;
 use nvmet_core::target::{ControllerId, TargetStats};
 use nvmet_host::{SqeExt, read_write};
 use nvmet_spec::command::{
@@ -25,7 +26,12 @@ fn file(served: &tempfile::TempDir, size: u64) -> Arc<dyn Backend> {
 }
 
 fn resize(served: &Served, size: u64) {
-    served.target.resize_namespace(&served.subsystem, 1, Some(size)).unwrap();
+    try_resize(served, Some(size)).unwrap();
+}
+
+fn try_resize(served: &Served, size: Option<u64>) -> Result<(), TargetError> {
+    let backend = Arc::clone(served.subsystem.namespaces().get(1).unwrap().backend());
+    served.target.resize(&backend, size)
 }
 
 /// A guest that wants to hear of changed namespaces, with one queue pair.
@@ -109,7 +115,7 @@ fn a_size_that_the_medium_got_by_itself_is_taken_over() {
     image.set_len(6 * MIB).unwrap();
     assert_eq!(blocks(&mut guest), 4 * MIB >> 9);
     let cid = event_request(&mut guest);
-    served.target.resize_namespace(&served.subsystem, 1, None).unwrap();
+    try_resize(&served, None).unwrap();
     assert_eq!(changed(&mut guest, cid), (1, 0));
     assert_eq!(blocks(&mut guest), 6 * MIB >> 9);
 }
@@ -127,7 +133,7 @@ fn namespaces_on_one_backend_have_one_size_in_every_subsystem() {
     let blocks: Vec<u64> = namespaces.iter().map(|namespace| namespace.blocks()).collect();
     assert_eq!(blocks, [MIB >> 9, 2 * MIB >> 12]);
     // What does not suit one of them is done to none.
-    let error = served.target.resize_namespace(&served.subsystem, 1, Some(MIB + 512)).unwrap_err();
+    let error = try_resize(&served, Some(MIB + 512)).unwrap_err();
     assert!(error.to_string().contains("block size 4096"), "{error}");
     assert_eq!(served.subsystem.namespaces().get(1).unwrap().blocks(), 2 * MIB >> 9);
 }
@@ -137,16 +143,14 @@ fn sizes_that_cannot_be_are_refused_and_the_host_hears_nothing() {
     let served = serve_with(1, vec![namespace(ram(4 * MIB), 512)], |_| {});
     let (mut guest, _) = listening(&served);
     let cid = event_request(&mut guest);
-    let refused = |nsid, size| {
-        let error = served.target.resize_namespace(&served.subsystem, nsid, size).unwrap_err().to_string();
+    let refused = |size| {
+        let error = try_resize(&served, Some(size)).unwrap_err().to_string();
         assert!(!error.contains('\n'), "{error}");
         error
     };
-    assert!(refused(2, Some(MIB)).contains("no such namespace"));
-    assert!(refused(2, None).contains("no such namespace"));
-    assert!(refused(1, Some(0)).contains("not 0"));
-    assert!(refused(1, Some(1000)).contains("multiple of the block size 512"));
-    assert!(refused(1, Some(8 * MIB)).contains("keeps the size"));
+    assert!(refused(0).contains("not 0"));
+    assert!(refused(1000).contains("multiple of the block size 512"));
+    assert!(refused(8 * MIB).contains("keeps the size"));
     assert_eq!(blocks(&mut guest), 4 * MIB >> 9);
     assert!(guest.poll_admin(cid).is_none());
 }
@@ -221,7 +225,6 @@ fn commands_in_flight_end_while_their_namespace_is_removed_and_its_backend_is_le
     served.subsystem.remove_namespace(1).unwrap();
     assert_eq!(changed(&mut guest, cid), (1, 0));
     assert!(guest.io(&mut ring, &page_io(NvmOpcode::Read, 2)).status().is(Status::INVALID_FIELD));
-    assert!(served.target.resize_namespace(&served.subsystem, 1, None).is_err());
     gate.open();
     let cqe = guest.wait(&mut ring);
     assert_eq!((cqe.cid, cqe.status()), (1, Status::SUCCESS));

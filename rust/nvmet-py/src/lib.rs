@@ -10,6 +10,7 @@
 //! | `storage` | disks that are open, and the check of a backend |
 //! | `drive` | a drive that Python drives |
 //! | `host` | identify and load on a drive |
+//! | `owned` | objects that a child of `fork` leaves alone |
 //! | `error` | whose turn it is when something fails |
 //! | `logging` | events to standard error |
 
@@ -21,6 +22,7 @@ mod drive;
 mod error;
 mod host;
 mod logging;
+mod owned;
 mod status;
 mod storage;
 mod target;

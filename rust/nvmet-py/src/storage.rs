@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use nvmet_block::{
-    Backend, BackendSpec, OpenOptions,
+    Backend, BackendSpec, Geometry, OpenOptions,
     conformance::{self, Options, Outcome},
     open,
 };
@@ -13,47 +13,60 @@ use pyo3::prelude::*;
 use serde::Serialize;
 
 use crate::error::{self, DeviceError};
+use crate::owned::Owned;
 
 /// An open backend: a file, a block device, memory, or a drive written in Python. It is closed when neither a namespace
 /// nor Python has it any more.
 #[pyclass(frozen, module = "nvmet_vdev._nvmet")]
 pub struct Storage {
-    backend: Arc<dyn Backend>,
+    backend: Owned<Arc<dyn Backend>>,
 }
 
 impl Storage {
     /// Storage in `backend`.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend }
+        Self { backend: Owned::new("storage", backend) }
     }
 
-    /// Where the data is.
-    pub fn backend(&self) -> &Arc<dyn Backend> {
-        &self.backend
+    /// Where the data is; ConfigError in a child of `fork`.
+    pub fn backend(&self) -> PyResult<&Arc<dyn Backend>> {
+        self.backend.get()
+    }
+
+    fn geometry(&self, py: Python<'_>) -> PyResult<Geometry> {
+        let backend = self.backend()?;
+        Ok(py.detach(|| backend.geometry()))
     }
 }
 
 #[pymethods]
 impl Storage {
     /// One line for people: kind, place and size.
-    fn describe(&self, py: Python<'_>) -> String {
-        py.detach(|| self.backend.describe())
+    fn describe(&self, py: Python<'_>) -> PyResult<String> {
+        let backend = self.backend()?;
+        Ok(py.detach(|| backend.describe()))
     }
 
     /// Size in bytes now.
     #[getter]
-    fn size(&self, py: Python<'_>) -> u64 {
-        py.detach(|| self.backend.geometry().size)
+    fn size(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.geometry(py)?.size)
+    }
+
+    /// Smallest logical block that it can serve, in bytes: a power of two, 512 or more.
+    #[getter]
+    fn min_block(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.geometry(py)?.min_block)
     }
 
     /// Whether writes are refused.
     #[getter]
-    fn read_only(&self, py: Python<'_>) -> bool {
-        py.detach(|| self.backend.geometry().read_only)
+    fn read_only(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.geometry(py)?.read_only)
     }
 
-    fn __repr__(&self, py: Python<'_>) -> String {
-        format!("<Storage {}>", self.describe(py))
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("<Storage {}>", self.describe(py)?))
     }
 }
 
@@ -111,7 +124,8 @@ pub fn check_storage(
     depth: u32,
 ) -> PyResult<String> {
     let options = Options { seed, rounds, depth, ..Options::default() };
-    let report = py.detach(|| conformance::run(storage.backend().as_ref(), options));
+    let backend = storage.backend()?;
+    let report = py.detach(|| conformance::run(backend.as_ref(), options));
     let checks = report.checks.iter().map(|check| {
         let (outcome, why) = match &check.outcome {
             Outcome::Passed => ("passed", None),

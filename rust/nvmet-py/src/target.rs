@@ -4,6 +4,7 @@
 //! needs it.
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
     sync::Arc,
@@ -13,14 +14,16 @@ use std::{
 use nvmet_core::{
     device::DoorbellMode,
     namespace::{NamespaceConfig, NamespaceIds},
+    stats::Batch,
     subsystem::SubsystemConfig,
-    target::{ControllerConfig, Event, Listen, TargetConfig},
+    target::{ControllerConfig, ControllerId, Event, Listen, TargetConfig},
     worker::WaitMode,
 };
 use nvmet_dma::inherited;
-use pyo3::{prelude::*, types::PyAny};
+use pyo3::prelude::*;
 
 use crate::error::{self, DeviceError};
+use crate::owned::Owned;
 use crate::storage::Storage;
 
 /// The model number of a drive whose operator did not choose one.
@@ -28,14 +31,11 @@ const MODEL: &str = "nvmet-vdev";
 
 /// A running target: its threads, its subsystems and the sockets that their controllers are reached by.
 ///
-/// A context manager: it shuts down at the end of the block. `workers` threads, 1 to 1024, carry the data; with `cpus`
-/// they are pinned to these in turn. `wait` says how they wait for work: "adaptive" looks again for a while and then
-/// sleeps, "event" sleeps at once, "poll" never sleeps while a client is attached and takes all of a CPU for each
-/// worker. What works, but not as one may think (CPUs that no worker uses, more polling workers than CPUs), is logged
-/// as a warning: see `init_logging`.
+/// `workers` threads, 1 to 1024, carry the data; with `cpus` they are pinned to these in turn. `wait` is "adaptive",
+/// "event" or "poll".
 #[pyclass(frozen, module = "nvmet_vdev._nvmet")]
 pub struct Target {
-    inner: nvmet_core::target::Target,
+    inner: Owned<nvmet_core::target::Target>,
 }
 
 #[pymethods]
@@ -52,12 +52,10 @@ impl Target {
         let workers = u16::try_from(workers)
             .map_err(|_| error::config(format!("workers: {workers}; use 1 to 1024")))?;
         let inner = py.detach(|| nvmet_core::target::Target::start(TargetConfig { workers, cpus, wait }));
-        Ok(Self { inner: inner.map_err(error::target)? })
+        Ok(Self { inner: Owned::new("target", inner.map_err(error::target)?) })
     }
 
     /// Adds a subsystem without namespaces.
-    ///
-    /// `serial` has up to 20 ASCII characters, `model` 40, `firmware` 8; without `nqn` one is derived from `serial`.
     #[pyo3(signature = (*, serial, nqn = None, model = MODEL, firmware = None))]
     fn add_subsystem(
         &self,
@@ -68,14 +66,18 @@ impl Target {
     ) -> PyResult<Subsystem> {
         let firmware = firmware.unwrap_or_else(|| env!("CARGO_PKG_VERSION").chars().take(8).collect());
         let config = SubsystemConfig { nqn, serial, model: model.to_owned(), firmware };
-        Ok(Subsystem { inner: self.inner.add_subsystem(config).map_err(error::target)? })
+        let inner = self.inner.get()?.add_subsystem(config).map_err(error::target)?;
+        Ok(Subsystem { inner: Owned::new("subsystem", inner) })
     }
 
-    /// Makes a controller of `subsystem` and listens for its client; returns a number that names it in events.
+    /// Makes a controller of `subsystem` and listens for its client; returns a number that names it.
     ///
     /// Either `socket` is a path at which a socket is made, mode 0600, or `fd` is a socket that listens already; it is
-    /// duplicated. `doorbells` is "auto", "trapped" or "mapped", for this controller alone.
-    #[pyo3(signature = (subsystem, *, socket = None, fd = None, queues = 64, queue_size = 1024, doorbells = "auto"))]
+    /// duplicated. `hostid` are the 16 bytes of the Host Identifier.
+    #[pyo3(signature = (
+        subsystem, *, socket = None, fd = None, queues = 64, queue_size = 1024, doorbells = "auto", hostnqn = None,
+        hostid = None
+    ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python method")]
     fn listen(
         &self,
@@ -86,7 +88,10 @@ impl Target {
         queues: u16,
         queue_size: u32,
         doorbells: &str,
+        hostnqn: Option<String>,
+        hostid: Option<[u8; 16]>,
     ) -> PyResult<u64> {
+        let (target, subsystem) = (self.inner.get()?, subsystem.inner.get()?);
         let socket = match (socket, fd) {
             (Some(path), None) => Listen::Path(path),
             (None, Some(fd)) => Listen::Fd(duplicate(fd)?),
@@ -100,66 +105,100 @@ impl Target {
                 return Err(error::config(format!("doorbells: {other:?}; use auto, trapped or mapped")));
             }
         };
-        let config = ControllerConfig { queues, queue_size, doorbells, ..ControllerConfig::new(socket) };
-        let id = py.detach(|| self.inner.listen(&subsystem.inner, config)).map_err(error::target)?;
+        let config = ControllerConfig {
+            queues,
+            queue_size,
+            doorbells,
+            hostnqn,
+            hostid,
+            ..ControllerConfig::new(socket)
+        };
+        let id = py.detach(|| target.listen(subsystem, config)).map_err(error::target)?;
         Ok(id.0)
     }
 
+    /// Removes a controller and its socket; its client is disconnected.
+    fn close(&self, py: Python<'_>, controller: u64) -> PyResult<()> {
+        let target = self.inner.get()?;
+        py.detach(|| target.close(ControllerId(controller))).map_err(error::target)
+    }
+
+    /// NQN and 16 bytes of identifier of the host that a controller belongs to.
+    fn host(&self, controller: u64) -> PyResult<(String, [u8; 16])> {
+        let host = self.inner.get()?.host(ControllerId(controller)).map_err(error::target)?;
+        Ok((host.nqn, host.id))
+    }
+
+    /// Whether a client is attached to a controller.
+    fn attached(&self, controller: u64) -> PyResult<bool> {
+        self.inner.get()?.is_attached(ControllerId(controller)).map_err(error::target)
+    }
+
+    /// Gives `storage` another size in bytes, or (None) takes over the one that it has got by itself, for all namespaces
+    /// on it.
+    #[pyo3(signature = (storage, size = None))]
+    fn resize(&self, py: Python<'_>, storage: &Storage, size: Option<u64>) -> PyResult<()> {
+        let (target, backend) = (self.inner.get()?, storage.backend()?);
+        py.detach(|| target.resize(backend, size)).map_err(error::target)
+    }
+
+    /// Counters of every controller since it was made.
+    fn stats(&self, py: Python<'_>) -> PyResult<BTreeMap<u64, BTreeMap<&'static str, u64>>> {
+        let target = self.inner.get()?;
+        let stats = py.detach(|| target.stats());
+        Ok(stats.controllers.into_iter().map(|(id, batch)| (id.0, counters(&batch))).collect())
+    }
+
     /// A file descriptor that is readable while `next_event` has something to return.
-    fn fileno(&self) -> RawFd {
-        self.inner.event_fd().as_raw_fd()
+    fn fileno(&self) -> PyResult<RawFd> {
+        Ok(self.inner.get()?.event_fd().as_raw_fd())
     }
 
     /// What happened next, without waiting: ("attached", controller), ("detached", controller) or None.
-    fn next_event(&self, py: Python<'_>) -> Option<(&'static str, u64)> {
-        py.detach(|| self.inner.next_event(Some(Duration::ZERO))).map(|event| match event {
+    fn next_event(&self, py: Python<'_>) -> PyResult<Option<(&'static str, u64)>> {
+        let target = self.inner.get()?;
+        Ok(py.detach(|| target.next_event(Some(Duration::ZERO))).map(|event| match event {
             Event::ClientAttached(id) => ("attached", id.0),
             Event::ClientDetached(id) => ("detached", id.0),
-        })
+        }))
     }
 
     /// Disconnects all clients, ends what runs, flushes every disk and removes the sockets, in `timeout` seconds at most.
-    ///
-    /// Raises DeviceError when that fails: data may then not be on the medium. A second call does nothing.
     #[pyo3(signature = (timeout = 30.0))]
     fn shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
+        let target = self.inner.get()?;
         let limit = Duration::try_from_secs_f64(timeout)
             .map_err(|_| error::config(format!("timeout: {timeout} is not a number of seconds")))?;
         // Whatever the reason, a shutdown that fails is no mistake of the caller.
-        py.detach(|| self.inner.shutdown(limit)).map_err(|error| DeviceError::new_err(error.to_string()))
+        py.detach(|| target.shutdown(limit)).map_err(|error| DeviceError::new_err(error.to_string()))
     }
+}
 
-    fn __enter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        exc_type: &Bound<'_, PyAny>,
-        exc_value: &Bound<'_, PyAny>,
-        traceback: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let _ = (exc_value, traceback);
-        let stopped = self.shutdown(py, 30.0);
-        // The first error is the one that tells; that of a shutdown on the way out does not replace it.
-        if exc_type.is_none() { stopped } else { Ok(()) }
-    }
+fn counters(batch: &Batch) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([
+        ("reads", batch.reads),
+        ("writes", batch.writes),
+        ("bytes_read", batch.bytes_read),
+        ("bytes_written", batch.bytes_written),
+        ("completions", batch.completions),
+        ("errors", batch.errors),
+        ("media_errors", batch.media_errors),
+        ("interrupts", batch.interrupts),
+    ])
 }
 
 /// A subsystem: what its controllers have in common, above all the namespaces.
 #[pyclass(frozen, module = "nvmet_vdev._nvmet")]
 pub struct Subsystem {
-    inner: Arc<nvmet_core::subsystem::Subsystem>,
+    inner: Owned<Arc<nvmet_core::subsystem::Subsystem>>,
 }
 
 #[pymethods]
 impl Subsystem {
     /// The NVM Subsystem NVMe Qualified Name.
     #[getter]
-    fn nqn(&self) -> &str {
-        self.inner.nqn()
+    fn nqn(&self) -> PyResult<&str> {
+        Ok(self.inner.get()?.nqn())
     }
 
     /// Adds `storage` as a namespace; returns its identifier (NSID).
@@ -176,10 +215,26 @@ impl Subsystem {
         read_only: bool,
         uuid: Option<[u8; 16]>,
     ) -> PyResult<u32> {
-        let backend = Arc::clone(storage.backend());
+        let (subsystem, backend) = (self.inner.get()?, Arc::clone(storage.backend()?));
         let ids = NamespaceIds { uuid: uuid.unwrap_or_default(), ..NamespaceIds::default() };
         let config = NamespaceConfig { nsid, block_size, read_only, backend, ids };
-        py.detach(|| self.inner.add_namespace(config)).map_err(error::target)
+        py.detach(|| subsystem.add_namespace(config)).map_err(error::target)
+    }
+
+    /// Removes a namespace; its hosts are told, and I/O in flight completes as it will.
+    fn remove_namespace(&self, py: Python<'_>, nsid: u32) -> PyResult<()> {
+        let subsystem = self.inner.get()?;
+        py.detach(|| subsystem.remove_namespace(nsid)).map_err(error::target)
+    }
+
+    /// A namespace now: its size in bytes, its block size in bytes, and whether writes are refused; None if there is no
+    /// such namespace.
+    fn namespace(&self, nsid: u32) -> PyResult<Option<(u64, u32, bool)>> {
+        let namespaces = self.inner.get()?.namespaces();
+        Ok(namespaces.get(nsid).map(|namespace| {
+            let shift = namespace.block_shift();
+            (namespace.blocks() << shift, 1 << shift, namespace.read_only())
+        }))
     }
 }
 
