@@ -1,15 +1,14 @@
 """A local NVMe drive for a virtual machine, served from user space over vfio-user.
 
-The command line is ``nvmet-vdev``. From Python, a `Target` serves controllers, and every
-error that it reports is an `NvmetError`::
+The command line is ``nvmet-vdev``. From Python, a `Target` serves controllers, a `Backend` is a drive of
+one's own, and every error that the package reports is an `NvmetError`::
 
-    from nvmet_vdev import Target, open_disk
+    from nvmet_vdev import Target
 
     with Target() as target:
-        subsystem = target.add_subsystem(serial="S1")
-        subsystem.add_namespace(open_disk("ram:1G"))
-        target.listen(subsystem, socket="/run/user/1000/drive.sock")
-        ...
+        target.add_namespace("ram:1G")
+        target.listen("/run/user/1000/drive.sock")
+        target.wait()
 """
 
 from nvmet_vdev._nvmet import (
@@ -17,22 +16,28 @@ from nvmet_vdev._nvmet import (
     DeviceError,
     NvmetError,
     Storage,
-    Subsystem,
-    Target,
     __version__,
     open_disk,
 )
 from nvmet_vdev.backend import Backend, NvmeError
 from nvmet_vdev.drive import Drive, attach
+from nvmet_vdev.handles import Controller, Host, Namespace, Subsystem
 from nvmet_vdev.nvme import Command, Completion, NvmeStatusError, Status
+from nvmet_vdev.stats import ControllerStats, TargetStats
+from nvmet_vdev.target import Event, Target
 
 __all__ = [
     "Backend",
     "Command",
     "Completion",
     "ConfigError",
+    "Controller",
+    "ControllerStats",
     "DeviceError",
     "Drive",
+    "Event",
+    "Host",
+    "Namespace",
     "NvmeError",
     "NvmeStatusError",
     "NvmetError",
@@ -40,6 +45,7 @@ __all__ = [
     "Storage",
     "Subsystem",
     "Target",
+    "TargetStats",
     "__version__",
     "attach",
     "open_disk",

@@ -46,6 +46,18 @@ def derive(disks: Sequence[str | Spec], socket: Path | None) -> Identity:
     )
 
 
+def namespace(disk: Spec | None, nqn: str, nsid: int) -> uuid.UUID:
+    """The UUID of a namespace on `disk`, in the subsystem called `nqn`: of the file alone, if it is one."""
+    if disk is not None and disk.content.inner is None and disk.content.path is not None:
+        return _uuid("namespace", _name(disk, nsid, None))
+    return _uuid("namespace", nqn, str(nsid))
+
+
+def any_serial() -> str:
+    """A serial number that no other drive has."""
+    return f"NV{uuid.uuid4().hex[:16].upper()}"
+
+
 def _name(disk: Spec, nsid: int, socket: Path | None) -> str:
     content = disk.content
     if content.inner is None and content.path is not None:

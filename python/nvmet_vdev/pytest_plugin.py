@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from nvmet_vdev import Drive, NvmetError, Storage, Target, attach, open_disk
-from nvmet_vdev.bridge import open_storage
+from nvmet_vdev import Drive, NvmetError, Target, attach
 
 DEFAULT_DISK = "ram:64M"
 
@@ -107,13 +106,5 @@ def nvme_drive(
 def _serve(target: Target, disk: Any, socket: Path, *, serial: str, options: Mapping[str, Any]) -> None:
     """Puts a subsystem with one namespace on a socket."""
     subsystem = target.add_subsystem(serial=serial)
-    opening = {
-        name: value for name, value in options.items() if name in ("block_size", "read_only", "create")
-    }
-    adding = {name: value for name, value in options.items() if name != "create"}
-    if isinstance(disk, str | Path):
-        disk = open_disk(str(disk), **opening)
-    elif not isinstance(disk, Storage):
-        disk = open_storage(disk, read_only=options.get("read_only", False))
-    subsystem.add_namespace(disk, **adding)
-    target.listen(subsystem, socket=str(socket))
+    subsystem.add_namespace(disk, **options)
+    subsystem.listen(socket)

@@ -17,6 +17,40 @@ from types import FrameType
 STOP = (signal.SIGINT, signal.SIGTERM)
 
 
+class Wakeup:
+    """While open, every signal that Python handles makes the descriptor readable: `poll` returns, handlers
+    run.
+
+    Only the main thread may have it; where signals wake somebody else already (an event loop does so),
+    their descriptor stays, and this one tells nothing.
+    """
+
+    def __enter__(self) -> Wakeup:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        if self._before != -1:
+            signal.set_wakeup_fd(self._before)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before == -1:
+            signal.set_wakeup_fd(-1)
+        self._reader.close()
+        self._writer.close()
+
+    def fileno(self) -> int:
+        """Readable when a signal has come."""
+        return self._reader.fileno()
+
+    def numbers(self) -> bytes:
+        """The signals that have come since the last call; the descriptor is not readable then."""
+        with contextlib.suppress(BlockingIOError):
+            return self._reader.recv(4096)
+        return b""
+
+
 class StopSignals:
     """While open, SIGINT and SIGTERM are remembered instead of ending the process.
 
@@ -25,21 +59,16 @@ class StopSignals:
     """
 
     def __enter__(self) -> StopSignals:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
         self._received = False
         self._interrupts = False
-        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._wakeup = Wakeup().__enter__()
         for number in STOP:
             signal.signal(number, self._remember)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
-        signal.set_wakeup_fd(self._wakeup)
-        self._reader.close()
-        self._writer.close()
+        self._wakeup.__exit__()
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -63,19 +92,16 @@ class StopSignals:
     def wait(self, other_fd: int) -> bool:
         """Sleeps until a stop signal came (True) or `other_fd` is readable (False)."""
         poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
         poll.register(other_fd, select.POLLIN)
         while not self._received:
             ready = {fd for fd, _ in poll.poll()}
-            if self._reader.fileno() in ready:
-                self._drain()
+            if self._wakeup.fileno() in ready:
+                # Other signals than ours may have come too (SIGWINCH, SIGCHLD).
+                self._received |= any(number in STOP for number in self._wakeup.numbers())
             elif other_fd in ready:
                 return False
         return True
-
-    def _drain(self) -> None:
-        """Other signals than ours may have written too (SIGWINCH, SIGCHLD)."""
-        self._received = self._received or any(number in STOP for number in self._reader.recv(4096))
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self._received = True

@@ -273,7 +273,7 @@ def test_an_event_tells_of_a_new_namespace(nvmet_target: Target, nvmet_directory
     subsystem = nvmet_target.add_subsystem(serial="S1")
     subsystem.add_namespace(open_disk("ram:1M"))
     socket = nvmet_directory / "s"
-    nvmet_target.listen(subsystem, socket=str(socket))
+    subsystem.listen(socket)
     with attach(socket) as drive:
         assert [one.nsid for one in drive.namespaces] == [1]
         drive.enable_events()

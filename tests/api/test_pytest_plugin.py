@@ -26,7 +26,7 @@ def test_the_fixtures_are_there_without_an_import(pytester: pytest.Pytester) -> 
 
         def test_own(nvmet_target, nvmet_directory):
             subsystem = nvmet_target.add_subsystem(serial="S1")
-            nvmet_target.listen(subsystem, socket=str(nvmet_directory / "s"))
+            subsystem.listen(nvmet_directory / "s")
             assert len(str(nvmet_directory)) < 60
         """
     )

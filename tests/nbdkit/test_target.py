@@ -88,7 +88,7 @@ def test_a_driver_reads_back_what_it_wrote_to_a_plugin(
     subsystem = target.add_subsystem(serial="PLUGIN")
     subsystem.add_namespace(service.storage)
     socket = str(tmp_path / "s")
-    target.listen(subsystem, socket=socket)
+    subsystem.listen(socket)
     bench = _nvmet.Bench(socket, verify=True, bs=16384, iodepth=8)
     while not bench.wait(PATIENCE):
         pass

@@ -42,8 +42,8 @@ def command(size: int, runtime: float) -> None:
         disk = f"ram:{size}"
         names = identity.derive([disk], socket)
         subsystem = target.add_subsystem(nqn=names.nqn, serial=names.serial)
-        subsystem.add_namespace(_nvmet.open_disk(disk), uuid=names.uuids[0].bytes)
-        target.listen(subsystem, socket=str(socket))
+        subsystem.add_namespace(disk, uuid=names.uuids[0])
+        subsystem.listen(socket)
 
         _step(f"A RAM drive of {format_size(size)}, served on {socket}")
         _step("identify: what a guest's driver reads")

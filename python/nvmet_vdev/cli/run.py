@@ -17,9 +17,9 @@ from nvmet_vdev.cli.params import CPUS, DISK, SIZE
 from nvmet_vdev.errors import UsageError
 from nvmet_vdev.grammar import Spec, parse
 from nvmet_vdev.notify import notify
+from nvmet_vdev.opening import open_any
 from nvmet_vdev.output import say, warn
 from nvmet_vdev.signals import StopSignals
-from nvmet_vdev.spec import open_storage
 
 SHUTDOWN_SECONDS = 60.0
 """How long running commands and the final flush may take before the exit status says so."""
@@ -175,9 +175,8 @@ def command(
                 signals=signals,
                 cleanup=cleanup,
             )
-            target.listen(
-                subsystem,
-                socket=None if fd is not None else str(path),
+            subsystem.listen(
+                path if fd is None else None,
                 fd=fd,
                 queues=queues,
                 queue_size=queue_size,
@@ -233,7 +232,7 @@ def _add_namespaces(
         image = disk.path
         new = create is not None and image is not None and not image.exists()
         with contextlib.nullcontext() if disk.native else signals.interrupting():
-            storage, block = open_storage(
+            opened = open_any(
                 disk,
                 create=create if new else None,
                 read_only=read_only,
@@ -244,7 +243,7 @@ def _add_namespaces(
         # Only now is it ours: had somebody else made it meanwhile, the lock would have refused it.
         if new and image is not None:
             cleanup.callback(image.unlink, missing_ok=True)
-        subsystem.add_namespace(storage, read_only=read_only, block_size=block, uuid=uuid.bytes)
+        subsystem.add_namespace(opened, read_only=read_only, uuid=uuid)
 
 
 def _announce(path: str) -> None:
@@ -258,6 +257,6 @@ def _announce(path: str) -> None:
 def _serve(target: Target, signals: StopSignals, terminate: bool) -> None:
     """Sleeps until a stop signal, or with `terminate` until a client that attached has left."""
     while not signals.wait(target.fileno()):
-        while (event := target.next_event()) is not None:
-            if terminate and event[0] == "detached":
+        while (event := target.next_event(0)) is not None:
+            if terminate and event.kind == "detached":
                 return

@@ -34,12 +34,12 @@ pub enum TargetError {
     #[error("the target has been shut down")]
     ShutDown,
     /// Something did not finish in its time.
-    #[error("{what} did not finish within {seconds} s")]
+    #[error("{what} did not finish within {seconds:.1} s")]
     Deadline {
         /// What was waited for.
         what: String,
         /// How long, in seconds.
-        seconds: u64,
+        seconds: f64,
     },
 }
 

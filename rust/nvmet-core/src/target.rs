@@ -357,6 +357,8 @@ impl Target {
                     result = Err(TargetError::system("flush", error));
                 }
             }
+            // Backends are closed by then, as far as nobody else has them.
+            drop(subsystems);
             // Whoever waited may have given up.
             let _ = done.send(result);
         };
@@ -367,7 +369,7 @@ impl Target {
         match finished.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(result) => result,
             Err(_) => {
-                Err(TargetError::Deadline { what: "the shutdown".to_owned(), seconds: limit.as_secs() })
+                Err(TargetError::Deadline { what: "the shutdown".to_owned(), seconds: limit.as_secs_f64() })
             }
         }
     }
