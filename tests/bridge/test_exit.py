@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -33,11 +34,11 @@ def listen(service, directory):
 
 def child(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end. It does not hang, and has nothing to say of its end."""
-    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", PREPARE + textwrap.dedent(code)],
         cwd=cwd,
-        env={**environment(cwd), "PYTHONPATH": str(root)},
+        env={**environment(cwd), "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=PATIENCE,

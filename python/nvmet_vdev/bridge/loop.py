@@ -8,7 +8,7 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from nvmet_vdev.bridge.calls import (
@@ -36,11 +36,15 @@ def new_loop() -> asyncio.AbstractEventLoop:
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         factory = importlib.import_module("uvloop").new_event_loop
-    made = factory()
+    return factory()
+
+
+def _start(loop: asyncio.AbstractEventLoop, serve: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     if sys.version_info >= (3, 12):
-        # What does not wait is done without a turn of the loop.
-        made.set_task_factory(asyncio.eager_task_factory)
-    return made
+        # What does not wait is done without a turn of the loop. A task factory would do that to the tasks of
+        # the backend as well, which would differ then from one version of Python to another.
+        return asyncio.Task(serve, loop=loop, eager_start=True)
+    return loop.create_task(serve)
 
 
 def main(run: Run) -> None:
@@ -114,7 +118,7 @@ class _Serving:
         else:
             loop = asyncio.get_running_loop()
             for token, kind, offset, what, flags in requests:
-                task = loop.create_task(self._serve(token, kind, offset, what, flags))
+                task = _start(loop, self._serve(token, kind, offset, what, flags))
                 # One that needed no wait has ended already.
                 if not task.done():
                     self._tasks[token] = task
