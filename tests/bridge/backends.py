@@ -217,7 +217,8 @@ def lab(*backends: object, **options: Any) -> Iterator[Lab]:
     services = [serve(backend, **options) for backend in backends]
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="nv-"))
-        target = stack.enter_context(Target())
+        target = Target()
+        stack.callback(target.shutdown)
         subsystem = target.add_subsystem(serial="BRIDGE")
         for service in services:
             size = getattr(service.backend, "block_size", BLOCK)
