@@ -265,6 +265,7 @@ def packages(place: Path) -> Iterator[Path]:
 def test_packages_bring_leaves_and_filters(packages: Path) -> None:
     leaf = open_backend("leaf:http://host/x?block=4096")
     assert (leaf.rest, leaf.block) == ("http://host/x", 4096)
+    assert open_backend("leaf:?rest=x&block=1").rest == "x"
     top = open_backend("layer?rate=0.5:layer:leaf?block=1:http://host/x?y", read_only=True)
     assert (top.rate, top.inner.rate, top.inner.inner.rest) == (0.5, 1.0, "http://host/x?y")
     assert top.read_only

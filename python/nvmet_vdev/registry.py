@@ -1,8 +1,9 @@
 """The schemes that installed packages bring: entry points of the group ``nvmet_vdev.backends``.
 
 An entry point's name is the word before the colon; it leads to a class or function that makes a backend:
-``factory(rest, **options)`` of a leaf, or ``factory(inner, **options)`` of a filter, which says so with an
-attribute ``wraps = True``. It is imported when its name is used, or listed.
+``factory(rest, **options)`` of a leaf (without ``rest`` where nothing stands behind the colon), or
+``factory(inner, **options)`` of a filter, which says so with an attribute ``wraps = True``. It is imported
+when its name is used, or listed.
 """
 
 from __future__ import annotations

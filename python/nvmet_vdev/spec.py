@@ -104,7 +104,7 @@ def _leaf(spec: Spec, above: str, read_only: bool, create: int | None) -> Any:
             with loading.guarded(f"nbdkit:{spec.rest}: cannot be loaded"):
                 return _module("nbdkit").open_plugin(spec.rest, list(spec.options), read_only=read_only)
         case name:
-            return _make(registry.load(name), spec, read_only, spec.rest)
+            return _make(registry.load(name), spec, read_only, *([spec.rest] if spec.rest else []))
 
 
 def _file(spec: Spec, above: str, read_only: bool, create: int | None) -> Any:
