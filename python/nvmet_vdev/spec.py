@@ -5,7 +5,6 @@ What `open_backend` makes is not open yet; `open_storage` has it opened and is w
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -89,7 +88,9 @@ def _leaf(spec: Spec, above: str, read_only: bool, create: int | None) -> Any:
         case "":
             return _file(spec, above, read_only, create)
         case "ram":
-            return _module("backends").Ram(_size(spec))
+            from nvmet_vdev.backends import Ram
+
+            return Ram(_size(spec))
         case "null":
             raise ConfigError(f"{spec}: has no data that a filter could be put on; use ram:{spec.rest}")
         case "python":
@@ -101,8 +102,10 @@ def _leaf(spec: Spec, above: str, read_only: bool, create: int | None) -> Any:
                 )
             return _make(thing, spec, read_only)
         case "nbdkit":
+            from nvmet_vdev.nbdkit import open_plugin
+
             with loading.guarded(f"nbdkit:{spec.rest}: cannot be loaded"):
-                return _module("nbdkit").open_plugin(spec.rest, list(spec.options), read_only=read_only)
+                return open_plugin(spec.rest, list(spec.options), read_only=read_only)
         case name:
             return _make(registry.load(name), spec, read_only, *([spec.rest] if spec.rest else []))
 
@@ -117,7 +120,9 @@ def _file(spec: Spec, above: str, read_only: bool, create: int | None) -> Any:
             f"{spec.rest}: no such file; the options of {above} stand before its colon: "
             f"{above}?{options}:{start}"
         )
-    return _module("backends").File(path, read_only=read_only, create=create if missing else None)
+    from nvmet_vdev.backends import File
+
+    return File(path, read_only=read_only, create=create if missing else None)
 
 
 def _missing(path: Path) -> bool:
@@ -171,8 +176,3 @@ def _is_backend(thing: object) -> bool:
 
 def _article(thing: object) -> str:
     return "a module" if inspect.ismodule(thing) else f"{type(thing).__name__} {thing!r:.40}"
-
-
-def _module(name: str) -> Any:
-    """A module of this package that is only needed for what is not native."""
-    return importlib.import_module(f"nvmet_vdev.{name}")
