@@ -72,10 +72,34 @@ class Frozen(Backend):
 """
 
 
+PLUGIN = """
+import nbdkit
+API_VERSION = 2
+disk = bytearray()
+
+def config(key, value):
+    global disk
+    disk = bytearray(nbdkit.parse_size(value))
+
+def open(readonly):
+    return 1
+
+def get_size(h):
+    return len(disk)
+
+def pread(h, buf, offset, flags):
+    buf[:] = disk[offset : offset + len(buf)]
+
+def pwrite(h, buf, offset, flags):
+    disk[offset : offset + len(buf)] = buf
+"""
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A directory with a module, an image, and a package that brings backends."""
     (tmp_path / "drive.py").write_text(DRIVE)
+    (tmp_path / "plugin.py").write_text(PLUGIN)
     (tmp_path / "disk.img").write_bytes(b"\xa5" * (1 << 20))
     (tmp_path / "pack.py").write_text(
         "class Leaf:\n  'A leaf.'\n  size = 512\n  def read(self, offset, buf): ...\n"
@@ -216,6 +240,22 @@ def test_a_backend_that_cannot_be_had_is_refused_in_one_line(place: Path, case: 
     refused(place, "run", text, "--socket", "s", says=says)
 
 
+def test_an_image_behind_filters_is_made_served_and_keeps_its_names(place: Path) -> None:
+    names = []
+    for disk, *more in (("fault:new.img", "--create", "1M"), ("new.img",)):
+        with serve(disk, *more, cwd=place) as server:
+            assert server.socket == str(place / "nvmet-vdev" / "new.sock")
+            shown = json.loads(run("identify", server.socket, "--output", "json", cwd=place).stdout)
+            names.append((shown["controller"]["serial"], shown["namespaces"][0]["uuid"]))
+            assert server.stop() == 0
+    assert names[0] == names[1]
+
+
+def test_options_behind_a_filters_disk_are_told_where_to_stand(place: Path) -> None:
+    says = ("disk.img?read=0.1", "fault?read=0.1:disk.img")
+    refused(place, "run", "fault:disk.img?read=0.1", "--socket", "s", says=says)
+
+
 def test_create_and_iopoll_are_not_for_backends_in_python(place: Path) -> None:
     refused(place, "run", "python:drive:Ram", "--create", "1M", says=("--create", "python:drive:Ram"))
     refused(place, "run", "python:drive:Ram", "--iopoll", says=("--iopoll", "python:drive:Ram"))
@@ -311,6 +351,30 @@ def test_memory_and_reading_need_no_leave(place: Path) -> None:
 @pytest.mark.parametrize("disk", ["disk.img", "python:./drive.py:Ram", "python:drive:Async"])
 def test_what_may_hold_data_is_not_touched_without_leave(place: Path, disk: str) -> None:
     refused(place, "check-backend", disk, says=(disk, "--overwrite", "--read-only"))
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        "fault:ram:1M",
+        "fault:rate?iops=1000000:ram:1M",
+        "overlay?file=cow.img:fault:disk.img",
+        "log?file=log.jsonl:python:./drive.py:Full?size=64K",
+        "nbdkit:plugin.py?size=1M",
+    ],
+)
+def test_what_the_package_brings_passes_every_check(place: Path, disk: str) -> None:
+    before = (place / "disk.img").read_bytes()
+    status, report = check(place, disk, "--overwrite")
+    assert status == 0, [one for one in report["checks"] if one["outcome"] == "failed"]
+    assert outcomes(report)["random operations at depth match a model"] == "passed"
+    assert (place / "disk.img").read_bytes() == before
+
+
+def test_filters_that_keep_nothing_over_memory_need_no_leave(place: Path) -> None:
+    assert check(place, "fault:rate?iops=1000000:ram:64K")[0] == 0
+    refused(place, "check-backend", "overlay?file=cow.img:ram:1M", says=("--overwrite",))
+    refused(place, "check-backend", "nbdkit:plugin.py?size=1M", says=("--overwrite",))
 
 
 def test_an_image_is_checked_with_leave(place: Path) -> None:
