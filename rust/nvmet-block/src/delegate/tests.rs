@@ -142,6 +142,40 @@ fn a_cancelled_operation_ends_at_once_although_its_consumer_goes_on() {
 }
 
 #[test]
+fn frames_that_a_consumer_still_has_are_given_to_no_other_operation() {
+    let (delegate, consumer) = Delegate::new(config()).unwrap();
+    let mut rig = rig(&delegate);
+    rig.start(1, &read(0)).unwrap();
+    rig.queue().kick();
+    let hangs = consumer.take(1, false, None).requests;
+    rig.queue().cancel(1);
+    rig.finish().unwrap();
+    // The kernel may write to these for as long as it likes.
+    let kept = hangs[0].frames.clone().unwrap();
+    drop(hangs);
+    drop(consumer.take(1, false, Some(Duration::ZERO)));
+    rig.start(2, &read(0)).unwrap();
+    rig.queue().kick();
+    let next = consumer.take(1, false, None).requests;
+    let frames = next[0].frames.clone().unwrap();
+    assert!(frames.at().abs_diff(kept.at()) >= 4096);
+    // What direct I/O asks for.
+    assert!(frames.arena().as_ptr(frames.at(), 4096).unwrap().addr().get().is_multiple_of(4096));
+    frames.arena().write_bytes(frames.at(), &[7; 4096]).unwrap();
+    kept.arena().write_bytes(kept.at(), &[9; 4096]).unwrap();
+    next[0].complete(Ok(()));
+    rig.finish().unwrap();
+    assert_eq!(rig.get(0, 4096).unwrap(), [7; 4096]);
+    // It is there again when nobody has it.
+    let at = kept.at();
+    drop(kept);
+    rig.start(3, &read(0)).unwrap();
+    rig.queue().kick();
+    let third = consumer.take(1, false, None).requests;
+    assert_eq!(third[0].frames.as_ref().map(|frames| frames.at()), Some(at));
+}
+
+#[test]
 fn guest_memory_is_let_go_of_while_a_consumer_hangs() {
     let (delegate, consumer) = Delegate::new(config()).unwrap();
     let mut rig = rig(&delegate);
