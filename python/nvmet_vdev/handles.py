@@ -12,7 +12,7 @@ import time
 import uuid
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from nvmet_vdev import _nvmet, identity
 from nvmet_vdev._nvmet import ConfigError
@@ -33,6 +33,29 @@ class Host:
     """Host NVMe Qualified Name (HOSTNQN; NVMe Base 2.0, 4.5)."""
     id: uuid.UUID
     """Host Identifier (HOSTID; NVMe Base 2.0, 5.27.1.19), never zero."""
+
+
+class NamespaceOptions(TypedDict, total=False):
+    """Arguments of `Subsystem.add_namespace` by name."""
+
+    nsid: int | None
+    block_size: int | None
+    read_only: bool
+    uuid: uuid.UUID | bytes | None
+    create: int | None
+    iopoll: bool
+    fixed_buffers: bool
+
+
+class ControllerOptions(TypedDict, total=False):
+    """Arguments of `Subsystem.listen` by name."""
+
+    fd: int | None
+    queues: int
+    queue_size: int
+    doorbells: str
+    hostnqn: str | None
+    hostid: uuid.UUID | bytes | None
 
 
 class Subsystem:

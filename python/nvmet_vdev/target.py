@@ -25,11 +25,11 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 from nvmet_vdev import _nvmet, identity, lifetime
 from nvmet_vdev._nvmet import ConfigError
-from nvmet_vdev.handles import Controller, Namespace, Subsystem
+from nvmet_vdev.handles import Controller, ControllerOptions, Namespace, NamespaceOptions, Subsystem
 from nvmet_vdev.signals import Wakeup
 from nvmet_vdev.stats import ControllerStats, TargetStats
 
@@ -126,7 +126,9 @@ class Target:
             self._subsystems.append(subsystem)
         return subsystem
 
-    def add_namespace(self, backend: Any, *, subsystem: Subsystem | None = None, **options: Any) -> Namespace:
+    def add_namespace(
+        self, backend: Any, *, subsystem: Subsystem | None = None, **options: Unpack[NamespaceOptions]
+    ) -> Namespace:
         """Adds a namespace to `subsystem`, else to the first one, which is made if there is none.
 
         `backend` and the other arguments are those of `Subsystem.add_namespace`.
@@ -138,7 +140,7 @@ class Target:
         socket: str | os.PathLike[str] | None = None,
         *,
         subsystem: Subsystem | None = None,
-        **options: Any,
+        **options: Unpack[ControllerOptions],
     ) -> Controller:
         """Makes a controller of `subsystem`, else of the first one, which is made if there is none.
 
