@@ -185,7 +185,7 @@ class Subsystem:
             )
             nqn, identifier = target.host(number)
             place = None if socket is None else os.fspath(socket)
-            host = Host(nqn, uuid.UUID(bytes=bytes(identifier)))
+            host = Host(nqn, uuid.UUID(bytes=identifier))
             controller = Controller(self, target, number, place, host)
             self._controllers[number] = controller
         return controller
