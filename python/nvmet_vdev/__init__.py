@@ -11,6 +11,9 @@ one's own, and every error that the package reports is an `NvmetError`::
         target.wait()
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 from nvmet_vdev._nvmet import (
     ConfigError,
     DeviceError,
@@ -20,11 +23,14 @@ from nvmet_vdev._nvmet import (
     open_disk,
 )
 from nvmet_vdev.backend import Backend, NvmeError
-from nvmet_vdev.drive import Drive, attach
-from nvmet_vdev.handles import Controller, Host, Namespace, Subsystem
-from nvmet_vdev.nvme import Command, Completion, NvmeStatusError, Status
-from nvmet_vdev.stats import ControllerStats, TargetStats
-from nvmet_vdev.target import Event, Target
+
+if TYPE_CHECKING:
+    from nvmet_vdev.bridge.calls import carry_out
+    from nvmet_vdev.drive import Drive, attach
+    from nvmet_vdev.handles import Controller, Host, Namespace, Subsystem
+    from nvmet_vdev.nvme import Command, Completion, NvmeStatusError, Status
+    from nvmet_vdev.stats import ControllerStats, TargetStats
+    from nvmet_vdev.target import Event, Target
 
 __all__ = [
     "Backend",
@@ -48,5 +54,37 @@ __all__ = [
     "TargetStats",
     "__version__",
     "attach",
+    "carry_out",
     "open_disk",
 ]
+
+# Where the rest is, imported when it is asked for: a module of backends needs none of it.
+_LATER = {
+    "Command": "nvme",
+    "Completion": "nvme",
+    "Controller": "handles",
+    "ControllerStats": "stats",
+    "Drive": "drive",
+    "Event": "target",
+    "Host": "handles",
+    "Namespace": "handles",
+    "NvmeStatusError": "nvme",
+    "Status": "nvme",
+    "Subsystem": "handles",
+    "Target": "target",
+    "TargetStats": "stats",
+    "attach": "drive",
+    "carry_out": "bridge.calls",
+}
+
+
+def __getattr__(name: str) -> object:
+    if (module := _LATER.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
