@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nvmet_vdev import Command, Drive, NvmeStatusError, Status, attach
-from nvmet_vdev._nvmet import Request, Target, check_storage
+from nvmet_vdev import Command, Drive, NvmeStatusError, Status, Target, attach
+from nvmet_vdev._nvmet import Request, check_storage
 from nvmet_vdev.bridge import Service, carry_out, serve
 from tests.product import PATIENCE
 
@@ -224,7 +224,7 @@ def lab(*backends: object, **options: Any) -> Iterator[Lab]:
             size = getattr(service.backend, "block_size", BLOCK)
             subsystem.add_namespace(service.storage, block_size=size)
         socket = str(Path(directory) / "s")
-        target.listen(subsystem, socket=socket)
+        subsystem.listen(socket)
         drive = stack.enter_context(attach(socket, timeout=PATIENCE))
         yield Lab(target, services, drive, socket)
     for service in services:
