@@ -10,6 +10,7 @@ import atexit
 import os
 import time
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 from nvmet_vdev.errors import one_line
@@ -27,6 +28,13 @@ class Running(Protocol):
 
 
 _running: weakref.WeakSet[Running] = weakref.WeakSet()
+_afterwards: list[Callable[[], None]] = []
+
+
+def afterwards(call: Callable[[], None]) -> Callable[[], None]:
+    """Has `call` called when all targets are shut down; a decorator."""
+    _afterwards.append(call)
+    return call
 
 
 def begin(target: Running) -> None:
@@ -46,6 +54,8 @@ def _at_exit() -> None:
             target.shutdown(max(deadline - time.monotonic(), 0.0))
         except Exception as error:
             complain(one_line(str(error)))
+    for call in _afterwards:
+        call()
 
 
 atexit.register(_at_exit)

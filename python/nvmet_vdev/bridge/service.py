@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol
 
-from nvmet_vdev import _nvmet
+from nvmet_vdev import _nvmet, lifetime
 from nvmet_vdev.backend import NvmeError
 from nvmet_vdev.bridge import batches, loop, threads
 from nvmet_vdev.bridge.calls import Calls, serving
@@ -217,7 +216,7 @@ class Run:
 _running: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
-@atexit.register
+@lifetime.afterwards
 def _close_all() -> None:
     """The end of the process: backends are closed, those that answer."""
     runs = [run for run in _running if run.pid == os.getpid() and run.thread.is_alive()]
