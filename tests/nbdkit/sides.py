@@ -14,6 +14,7 @@ from typing import Protocol
 
 import pytest
 
+from nvmet_vdev import Drive, NvmeStatusError
 from nvmet_vdev.nbdkit import PluginBackend
 from tests.nbdkit.nbd import Client, Flags, NbdError
 from tests.product import PATIENCE, wait_until
@@ -134,6 +135,49 @@ class Theirs:
                     first = found.pop()[0]
                 found.append((first, at - first, kind))
         return found
+
+
+class Attached:
+    """A plugin behind the target, as a driver sees it; `block` bytes are a logical block.
+
+    An NVMe status says other things than an errno of NBD's: every error is EIO.
+    """
+
+    def __init__(self, drive: Drive, block: int) -> None:
+        self.drive = drive
+        self.block = block
+
+    def read(self, offset: int, length: int) -> bytes:
+        with _statuses():
+            return self.drive.read(offset // self.block, length // self.block)
+
+    def write(self, offset: int, data: bytes, *, fua: bool) -> None:
+        with _statuses():
+            self.drive.write(offset // self.block, data, fua=fua)
+
+    def flush(self) -> None:
+        with _statuses():
+            self.drive.flush()
+
+    def trim(self, offset: int, length: int) -> None:
+        with _statuses():
+            self.drive.deallocate([(offset // self.block, length // self.block)])
+
+    def zero(self, offset: int, length: int, *, may_trim: bool, fua: bool) -> None:
+        with _statuses():
+            self.drive.write_zeroes(offset // self.block, length // self.block, deallocate=may_trim, fua=fua)
+
+    def extents(self, offset: int, length: int) -> Extents:
+        """A guest is not told."""
+        raise NotImplementedError
+
+
+@contextlib.contextmanager
+def _statuses() -> Iterator[None]:
+    try:
+        yield
+    except NvmeStatusError as error:
+        raise NbdError(errno.EIO) from error
 
 
 @contextlib.contextmanager

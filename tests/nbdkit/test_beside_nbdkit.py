@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from nvmet_vdev.nbdkit import PluginBackend, open_plugin
+from nvmet_vdev.pytest_plugin import DriveFactory
 from tests.nbdkit.nbd import Client, Flags, NbdError
-from tests.nbdkit.sides import PLUGINS, Options, Ours, Side, Theirs, advertised, served
+from tests.nbdkit.sides import PLUGINS, Attached, Options, Ours, Side, Theirs, advertised, served
 from tests.product import wait_until
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -156,6 +158,24 @@ def test_random_requests_end_the_same(case: Case, seed: int, tmp_path: Path) -> 
         for at in range(case.start, case.start + case.span, 4096):
             request = Request("read", at, 4096, False, False, b"")
             assert request.outcome(ours) == request.outcome(theirs), request
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_driver_of_the_target_gets_what_a_client_of_nbdkit_gets(
+    case: Case, nvme_drive: DriveFactory, tmp_path: Path
+) -> None:
+    path, served_options = PLUGINS / case.plugin, options(case, tmp_path / "theirs")
+    backend = open_plugin(str(path), options(case, tmp_path / "ours"))
+    with served(path, served_options, tmp_path) as socket, Client(socket) as client:
+        drive = nvme_drive(backend, block_size=case.unit)
+        ours, theirs = Attached(drive, case.unit), Theirs(client)
+        for request in requests(case, client.flags, 0, 200):
+            if request.kind != "extents":
+                here, there = request.outcome(ours), request.outcome(theirs)
+                assert here == (there if not isinstance(there, str) else f"error {errno.EIO}"), request
+        # Every third flush of that one fails; that of the shutdown must not be it.
+        while case.plugin == "errors.py" and Request("flush", 0, 0, False, False, b"").outcome(ours) is None:
+            pass
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "log" in dict(case.options)], ids=str)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from nvmet_vdev import ConfigError, Target, _nvmet
+from nvmet_vdev import ConfigError, NvmeStatusError, Target, _nvmet
 from nvmet_vdev.bridge import Service, serve
 from nvmet_vdev.nbdkit import open_plugin
+from nvmet_vdev.pytest_plugin import DriveFactory
 from tests.nbdkit.sides import PLUGINS
 from tests.product import PATIENCE
 
@@ -78,6 +80,37 @@ def test_a_read_only_plugin_passes_the_conformance_suite(name: str, disk: Path) 
     service = served(name, WRITABLE.get(name, []), disk, read_only=name == "ram.py")
     assert service.storage.read_only
     passes(service)
+
+
+STATUSES = {
+    0: (2, 0x81),
+    errno.EPERM: (0, 0x20),
+    errno.ENOENT: (0, 0x06),
+    errno.EIO: (2, 0x81),
+    errno.ENOMEM: (0, 0x06),
+    errno.EINVAL: (0, 0x02),
+    errno.ENOSPC: (0, 0x81),
+    errno.EOPNOTSUPP: (0, 0x01),
+    errno.ESHUTDOWN: (0, 0x82),
+    errno.ETIMEDOUT: (0, 0x06),
+}
+
+
+def test_a_guest_gets_the_status_of_the_errno_that_was_set(nvme_drive: DriveFactory, tmp_path: Path) -> None:
+    """Every block fails with its own number."""
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "import nbdkit\ndef open(readonly): return 1\ndef get_size(h): return 512 * 200\n"
+        "def pread(h, count, offset): nbdkit.set_error(offset // 512); raise OSError(28, 'not asked')\n"
+    )
+    drive = nvme_drive(open_plugin(str(plugin), ()))
+
+    def status(block: int) -> tuple[int, int]:
+        with pytest.raises(NvmeStatusError) as error:
+            drive.read(block, 1)
+        return error.value.status.sct, error.value.status.sc
+
+    assert {block: status(block) for block in STATUSES} == STATUSES
 
 
 @pytest.mark.parametrize("name", WRITABLE)
