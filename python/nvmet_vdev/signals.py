@@ -44,6 +44,12 @@ class Wakeup:
         """Readable when a signal has come."""
         return self._reader.fileno()
 
+    def tell(self, number: int) -> None:
+        """As if the signal `number` had come; from any thread, and after the end too."""
+        # Full: it is readable. Closed: nobody waits.
+        with contextlib.suppress(OSError):
+            self._writer.send(bytes([number]))
+
     def numbers(self) -> bytes:
         """The signals that have come since the last call; the descriptor is not readable then."""
         with contextlib.suppress(BlockingIOError):
@@ -88,6 +94,10 @@ class StopSignals:
         """Gives SIGINT and SIGTERM back their default action."""
         for number in STOP:
             signal.signal(number, signal.SIG_DFL)
+
+    def stop(self) -> None:
+        """As if a stop signal had come; from any thread."""
+        self._wakeup.tell(signal.SIGTERM)
 
     def wait(self, other_fd: int) -> bool:
         """Sleeps until a stop signal came (True) or `other_fd` is readable (False)."""

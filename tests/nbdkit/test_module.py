@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from nvmet_vdev.nbdkit.module import Server, errors
+from nvmet_vdev.nbdkit.module import Server, errors, stop_with
 from tests.nbdkit.sides import nbdkit
 
 SIZES = ["0", "1k", "1K", " 5", "\t5", "5 ", "+7", "-0", "-1", "1.5M", "10s", "10S", "9999999999999999999"]
@@ -192,6 +192,19 @@ def test_a_shutdown_reaches_the_hook_and_ends_sleeps(caplog: pytest.LogCaptureFi
     server.on_shutdown = None
     server.module.shutdown()
     assert caplog.messages == ["plugin.py: asks for a shutdown, and nobody here can stop the target"]
+
+
+def test_a_program_can_let_all_plugins_stop_it() -> None:
+    asked: list[str] = []
+    one, other = Server("one.py"), Server("other.py")
+    other.on_shutdown = lambda: asked.append("its own")
+    stop_with(lambda: asked.append("everybody's"))
+    try:
+        one.module.shutdown()
+        other.module.shutdown()
+    finally:
+        stop_with(None)
+    assert asked == ["everybody's", "its own"]
 
 
 @pytest.mark.parametrize("delay", [(-1, 0), (0, -1), (1 << 31, 0), ((1 << 31) - 1, 10**9)])

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from nvmet_vdev import ConfigError, NvmeStatusError, Target, _nvmet
+from nvmet_vdev import ConfigError, NvmeStatusError, Target, _nvmet, attach
 from nvmet_vdev.bridge import Service, serve
 from nvmet_vdev.nbdkit import open_plugin
 from nvmet_vdev.pytest_plugin import DriveFactory
 from tests.nbdkit.sides import PLUGINS
-from tests.product import PATIENCE
+from tests.product import PATIENCE, run
+from tests.product import serve as serve_command
 
 MIB = 1 << 20
 WRITABLE = {"ram.py": [("size", "4M")], "ram_v1.py": [], "file.py": [], "checked.py": [("size", "1M")]}
@@ -80,6 +81,34 @@ def test_a_read_only_plugin_passes_the_conformance_suite(name: str, disk: Path) 
     service = served(name, WRITABLE.get(name, []), disk, read_only=name == "ram.py")
     assert service.storage.read_only
     passes(service)
+
+
+def test_the_command_line_serves_a_plugin(disk: Path, tmp_path: Path) -> None:
+    word = f"nbdkit:{PLUGINS / 'file.py'}?file={disk.name}"
+    with serve_command(word, "--socket", "s", cwd=tmp_path) as server:
+        result = run("bench", server.socket, "--verify", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert server.stop() == 0
+    assert any(disk.read_bytes())
+
+
+def test_the_command_line_says_what_is_wrong_with_a_plugin(tmp_path: Path) -> None:
+    plugin = PLUGINS / "checked.py"
+    result = run("run", f"nbdkit:{plugin}", cwd=tmp_path)
+    assert result.returncode == 2
+    wrong = "config_complete(): RuntimeError: size=SIZE is missing"
+    assert result.stderr == f"nvmet-vdev: error: {plugin}: {wrong}\n"
+
+
+def test_a_plugin_that_asks_for_a_shutdown_ends_the_command_line_cleanly(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(
+        "import nbdkit\ndef open(readonly): return 1\ndef get_size(h): return 4096\n"
+        "def pread(h, count, offset): nbdkit.shutdown(); return bytes(count)\n"
+    )
+    with serve_command("nbdkit:plugin.py", "--socket", "s", cwd=tmp_path) as server:
+        with attach(tmp_path / "s") as drive:
+            assert drive.read(0, 8) == bytes(4096)
+        assert server.finish() == 0
 
 
 STATUSES = {

@@ -161,6 +161,7 @@ def command(
     names = identity.derive(disks, path)
 
     with StopSignals() as signals, Target(workers=workers, cpus=cpus, wait=wait) as target:
+        _let_plugins_stop(disks, signals)
         subsystem = target.add_subsystem(nqn=names.nqn, serial=serial if serial is not None else names.serial)
         with contextlib.ExitStack() as cleanup:
             _add_namespaces(
@@ -244,6 +245,15 @@ def _add_namespaces(
         if new and image is not None:
             cleanup.callback(image.unlink, missing_ok=True)
         subsystem.add_namespace(opened, read_only=read_only, uuid=uuid)
+
+
+def _let_plugins_stop(disks: Sequence[Spec], signals: StopSignals) -> None:
+    """nbdkit's plugins may end the server that they are in."""
+    if any(disk.leaf.scheme == "nbdkit" for disk in disks):
+        # Here and not above: others need no time for it.
+        from nvmet_vdev import nbdkit
+
+        nbdkit.stop_with(signals.stop)
 
 
 def _announce(path: str) -> None:

@@ -7,6 +7,7 @@ does.
 from __future__ import annotations
 
 from nvmet_vdev.nbdkit.backend import Capabilities, PluginBackend, open_plugin
+from nvmet_vdev.nbdkit.module import stop_with
 from nvmet_vdev.nbdkit.plugin import dump
 
-__all__ = ["Capabilities", "PluginBackend", "dump", "open_plugin"]
+__all__ = ["Capabilities", "PluginBackend", "dump", "open_plugin", "stop_with"]

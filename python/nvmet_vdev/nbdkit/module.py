@@ -32,6 +32,19 @@ class Errors(threading.local):
 errors = Errors()
 
 
+#: What `shutdown` calls for plugins that nobody has given a hook of their own.
+_stop: Callable[[], None] | None = None
+
+
+def stop_with(stop: Callable[[], None] | None) -> None:
+    """Makes `nbdkit.shutdown()` of any plugin call `stop`, in its thread, unless it has `on_shutdown`.
+
+    For programs that serve plugins and end with them; None undoes it.
+    """
+    global _stop
+    _stop = stop
+
+
 class Server:
     """What nbdkit is to one plugin: its functions, and the state that they tell of.
 
@@ -93,7 +106,7 @@ class Server:
     def shutdown(self) -> None:
         """Asks the target to stop; returns at once."""
         self._stopping.set()
-        if (stop := self.on_shutdown) is None:
+        if (stop := self.on_shutdown or _stop) is None:
             _log.warning("%s: asks for a shutdown, and nobody here can stop the target", self.name)
         else:
             stop()
