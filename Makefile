@@ -41,7 +41,7 @@ check: build ## Formatting, lints, types, stubs, docs, architecture; benches com
 	$(BIN)/ruff check python tests benches
 	$(BIN)/ruff format --check python tests benches
 	$(BIN)/mypy python tests benches
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/stubtest --mypy-config-file pyproject.toml nvmet_vdev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/stubtest --mypy-config-file pyproject.toml nvmet_vdev._nvmet
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	cargo bench --locked --no-run
 	$(BIN)/python benches/instructions.py --check
