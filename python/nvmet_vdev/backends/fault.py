@@ -87,7 +87,7 @@ class Rule:
 
 
 class Fault(Filter):
-    """Errors, latency and torn writes by rule: LBA range, probability, nth command, exact status.
+    """Errors, latency and torn writes by rule: for tests of what lies above.
 
     A rule is words joined by `@`; several rules are separated by commas. The option's name is the command
     that they are for; `io` is for all of them. The first rule that hits decides.

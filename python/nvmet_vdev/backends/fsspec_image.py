@@ -22,7 +22,7 @@ __all__ = ["Fsspec"]
 
 
 class Fsspec(Backend):
-    """A read-only image from any fsspec URL, through a cache of chunks in memory.
+    """A read-only image from any fsspec URL, through a cache in memory.
 
     Needs the package fsspec (`pip install 'nvmet-vdev[fsspec]'`), and for some URLs another one, as s3fs for
     `s3:`. What a file system is opened with (credentials, endpoints) comes from `storage_options`, as text

@@ -45,11 +45,12 @@ _VERSION = 1
 
 
 class Log(Filter):
-    """Prints or records every command, as JSON lines; `replay` carries a recording out again.
+    """Prints or records every command, as JSON lines that can be replayed.
 
-    Lines are appended to `file`, or go to standard error. With `digest` each has a digest of its data, with
-    `data` what was written or compared is recorded as well, so that a replay writes the same; both cost a
-    copy of the data. What cannot be recorded (a full disk) is left out, and a warning says so once.
+    `replay` carries a recording out again. Lines are appended to `file`, or go to standard error. With
+    `digest` each has a digest of its data, with `data` what was written or compared is recorded as well, so
+    that a replay writes the same; both cost a copy of the data. What cannot be recorded (a full disk) is
+    left out, and a warning says so once.
 
         >>> drive = Log(Ram(1 << 20), file="commands.jsonl", data=True)
         >>> drive.open()

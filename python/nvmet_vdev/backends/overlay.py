@@ -45,7 +45,7 @@ _MOST_CLUSTERS = 1 << 28
 
 
 class Overlay(Filter):
-    """Copy-on-write over any other backend: what is written goes to a sparse file, which can be used again.
+    """Copy-on-write over any other drive: what is written stays in a sparse file.
 
     `file` is made if it is not there (or is empty); otherwise it must be an overlay over a base of the same
     size. The base must not change meanwhile: the overlay cannot notice. `cluster` is the unit of copying in
