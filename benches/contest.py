@@ -84,6 +84,8 @@ class Ours:
     disk: str
     serve: Sequence[str] = ()
     bench: Sequence[str] = ()
+    pinned: bool = True
+    """Whether worker and client have a processor each."""
     _place: Path | None = None
     _server: Server | None = None
 
@@ -94,7 +96,8 @@ class Ours:
         cpus = ",".join(map(str, processors.target[:workers]))
         with tempfile.TemporaryDirectory(prefix="nvmet-bench-") as directory:
             self._place = Path(directory)
-            options = ("--socket", "s", "--workers", str(workers), "--cpus", cpus, *self.serve)
+            pin = ("--cpus", cpus) if self.pinned else ()
+            options = ("--socket", "s", "--workers", str(workers), *pin, *self.serve)
             with serve(self.disk, *options, cwd=self._place) as server:
                 self._server = server
                 if self.disk.startswith("ram:"):
@@ -111,10 +114,11 @@ class Ours:
         process = self._server.process
         process.send_signal(signal.SIGCONT)
         before = busy_ns(process.pid)
+        pin = ("--cpus", ",".join(map(str, processors.client))) if self.pinned else ()
         report = self._run(
             *("--rw", load.rw, "--bs", str(load.bs), "--iodepth", str(load.depth)),
             *("--numjobs", str(load.jobs), "--runtime", str(seconds)),
-            *("--cpus", ",".join(map(str, processors.client)), *self.bench),
+            *(*pin, *self.bench),
         )
         spent = busy_ns(process.pid) - before
         process.send_signal(signal.SIGSTOP)

@@ -9,6 +9,9 @@ from benches.results import LARGE, SMALL, Cell, Results
 
 NULL_OVER_SPDK, RAM_OVER_SPDK, FILE_OVER_SPDK = 1.25, 1.5, 1.5
 OF_FIO, OF_MAPPED, OF_MEMCPY = 0.95, 0.9, 0.9
+OF_NBDKIT = 15
+PYTHON_IOPS = (("plain", 1, 50e3), ("plain", 32, 200e3), ("batch", 32, 400e3))
+"""Form, depth and commands a second."""
 IDLE_CORE, IDLE_MAPPED_CORE = 0.001, 0.02
 LOADED = 32
 """The least depth that counts as load."""
@@ -49,12 +52,42 @@ def all_of(results: Results) -> list[Goal]:
         _memcpy(results),
         *(_fio(results, backend) for backend in ("tmpfs", "disk")),
         *(_shadow(results, backend) for backend in ("null", "ram")),
+        *_python(results),
         _idle(results, "our driver", "shadow", IDLE_CORE, "default mode, any backend"),
         _idle(results, "Linux", "shadow", IDLE_CORE, "default mode, any backend, a real Linux guest"),
         _idle(results, "our driver", "mapped", IDLE_MAPPED_CORE, "mapped doorbells"),
         _idle(results, "Linux", "mapped", IDLE_MAPPED_CORE, "mapped doorbells, a real Linux guest"),
     ]
     return [goal for goal in made if goal is not None]
+
+
+def _python(results: Results) -> list[Goal | None]:
+    """Drives in Python: commands a second, and as a multiple of nbdkit's in the same run."""
+    made: list[Goal | None] = []
+    by_depth = {cell.depth: cell for cell in results.find("python")}
+    for form, depth, goal in PYTHON_IOPS:
+        found = by_depth[depth].median(form) if depth in by_depth else None
+        if found is not None:
+            made.append(
+                Goal(
+                    f"drive in Python, 4 KiB reads, {form}, QD{depth}",
+                    f"≥ {goal / 1000:.0f} K a second",
+                    f"{found / 1000:.0f} K",
+                    verdict(found, goal),
+                )
+            )
+    ratios = at_depths(by_depth.values(), lambda cell: cell.ratio("plain", "nbdkit"))
+    if ratios:
+        worst = min(value for _, value in ratios)
+        made.append(
+            Goal(
+                "drive in Python, plain methods",
+                f"≥ {OF_NBDKIT} × nbdkit's Python plugin",
+                _said(ratios),
+                verdict(worst, OF_NBDKIT),
+            )
+        )
+    return made
 
 
 def verdict(worst: float, goal: float) -> str:

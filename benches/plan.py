@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benches import scripted
 from benches.contest import MEMORY, NULL, Contestant, Fio, Floor, Load, Memcpy, Ours
+from benches.results import SCRIPTED
 
 SHADOW: tuple[tuple[str, ...], tuple[str, ...]] = (("--doorbells", "trapped"), ("--doorbells", "shadow"))
 MAPPED: tuple[tuple[str, ...], tuple[str, ...]] = (("--doorbells", "mapped"), ("--doorbells", "mapped"))
@@ -16,6 +18,8 @@ RINGS = {"shadow": SHADOW, "mapped": MAPPED, "trapped": TRAPPED}
 """What `run` and `bench` are told. shadow: the default of a guest that has Doorbell Buffer Config."""
 
 SMALL, LARGE = 4 << 10, 128 << 10
+
+PYTHON, BESIDE = SCRIPTED
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ def groups(size: Size, place: Place) -> list[Group]:
     """The whole plan, in the order in which it is measured."""
     made = complete(size, place) if size.complete else chosen(size, place)
     # A size that asks for a load twice measures it once.
-    return list({group.name: group for group in (*made, *waiting(place))}.values())
+    everything = (*made, *waiting(place), *in_python(size), *neighbours())
+    return list({group.name: group for group in everything}.values())
 
 
 def chosen(size: Size, place: Place) -> Iterator[Group]:
@@ -176,6 +181,29 @@ def waiting(place: Place) -> Iterator[Group]:
         ]
         contestants += [Ours(f"wait {wait}", disk, (*run, "--wait", wait), bench) for wait in place.waits]
         yield Group("null", Load("randread", SMALL, depth), tuple(contestants), "waiting")
+
+
+def in_python(size: Size) -> Iterator[Group]:
+    """The same memory behind every form of a backend in Python, beside nbdkit where it is installed."""
+    drives = scripted.DRIVES
+    contestants: list[Contestant] = [
+        scripted.drive("plain", f"python:{drives}:Plain"),
+        scripted.drive("batch", f"python:{drives}:Batches"),
+        scripted.drive("async", f"python:{drives}:Async"),
+        scripted.drive("plugin", f"nbdkit:{scripted.PLUGIN}"),
+    ]
+    if scripted.Nbdkit.is_there():
+        contestants.append(scripted.Nbdkit())
+    for depth in {1, 32, size.depths[-1]}:
+        yield Group(PYTHON, Load("randread", SMALL, depth), tuple(contestants))
+
+
+def neighbours() -> Iterator[Group]:
+    """A ram drive beside a drive in Python of the same target: what its load changes."""
+    for kind in ("waits", "computes"):
+        pair = (scripted.Beside("idle", kind, busy=False), scripted.Beside("busy", kind, busy=True))
+        for depth in (1, 32):
+            yield Group(BESIDE, Load("randread", SMALL, depth), pair, kind)
 
 
 def _maker(place: Place) -> Callable[..., Group]:

@@ -368,6 +368,36 @@ def spread(results: Results) -> str:
     )
 
 
+FORMS = {
+    "plain": "plain methods",
+    "batch": "batches",
+    "async": "`async def` methods",
+    "plugin": "nbdkit's plugin, served by us",
+    "nbdkit": "nbdkit with the same plugin",
+}
+
+
+def python(results: Results) -> str:
+    """Every form of a drive in Python: commands a second, and as a multiple of nbdkit's."""
+    cells = results.find("python")
+
+    def said(cell: Cell, form: str) -> str:
+        times = cell.ratio(form, "nbdkit") if form != "nbdkit" else None
+        return count(cell.median(form)) + (f" ({ratio(times)} ×)" if times is not None else "")
+
+    rows = [(name, [form]) for form, name in FORMS.items()]
+    head = ("4 KiB random reads", *(f"QD{cell.depth}" for cell in cells))
+    found = [(name, *(said(cell, form) for cell in cells)) for name, (form,) in rows]
+    return table(head, [row for row in found if any(row[1:])])
+
+
+def beside(results: Results) -> str:
+    """What a busy drive in Python leaves to a ram drive of the same target."""
+    kinds = {"waits": "waits in every read", "computes": "computes in every read"}
+    rows = ((kinds[kind], results.find("beside", about=kind)) for kind in kinds)
+    return _by_depth(rows, lambda cell: ratio(cell.ratio("busy", "idle")), "the other drive")
+
+
 PARTS: Mapping[str, Callable[[Results], str]] = {
     "run": run,
     "goals": goal_table,
@@ -385,6 +415,8 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
     "scale": scale,
     "instructions": instructions,
     "reference": reference,
+    "python": python,
+    "beside": beside,
     "spread": spread,
 }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 SMALL, LARGE = 4 << 10, 128 << 10
+SCRIPTED = ("python", "beside")
+"""Groups about drives that are scripts; they have tables of their own."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class Results:
 
     @property
     def backends(self) -> list[str]:
-        """Those that were measured: null, ram, and the files."""
-        return list(dict.fromkeys(cell.backend for cell in self.cells))
+        """Those of Rust that were measured: null, ram, and the files."""
+        return list(dict.fromkeys(cell.backend for cell in self.cells if cell.backend not in SCRIPTED))
 
     @property
     def criterion(self) -> Mapping[str, Mapping[str, float]]:

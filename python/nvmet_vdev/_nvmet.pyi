@@ -1,6 +1,6 @@
 """The Rust side of nvmet-vdev."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self, final
 
 __all__ = [
@@ -125,6 +125,7 @@ class Channel:
 class Batch:
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Request: ...
+    def __iter__(self) -> Iterator[Request]: ...
     @property
     def kind(self) -> int | None: ...
     @property

@@ -12,7 +12,7 @@ use nvmet_pybuf::Window;
 use pyo3::{
     exceptions::PyIndexError,
     prelude::*,
-    types::{PyBytes, PyMemoryView},
+    types::{PyBytes, PyIterator, PyList, PyMemoryView},
 };
 
 use crate::{
@@ -99,6 +99,12 @@ impl Batch {
     fn __getitem__(slf: Bound<'_, Self>, index: usize) -> PyResult<BatchRequest> {
         let request = Arc::clone(slf.get().request(index)?);
         Ok(BatchRequest { batch: slf.unbind(), index, request })
+    }
+
+    fn __iter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyIterator>> {
+        let py = slf.py();
+        let all = (0..slf.get().requests.len()).map(|index| Self::__getitem__(slf.clone(), index));
+        PyList::new(py, all.collect::<PyResult<Vec<_>>>()?)?.try_iter()
     }
 
     /// What all of them are; None if they differ.
