@@ -73,9 +73,10 @@ class Async(Backend):
 class Hanging(Plain):
     """Memory whose reads hang while another has the file `gate` locked; `GATE.hanging` is there then."""
 
-    def __init__(self, size: Size, gate: str) -> None:
+    def __init__(self, size: Size, gate: str, timeout: float = 0) -> None:
         super().__init__(size)
         self.gate = Path(gate)
+        self.timeout = timeout or None
 
     def read(self, offset: int, buf: memoryview) -> None:
         with self.gate.open("rb") as gate:

@@ -212,6 +212,8 @@ class Filtered:
     published: Published
     cow: Path
     gate: Gate
+    # Of the one that has a timeout.
+    limited: Gate
 
 
 @pytest.fixture(scope="module")
@@ -225,16 +227,20 @@ def filtered(our_lab: Lab, published: Published) -> Iterator[Filtered]:
         for op in ("read", "write")
     }
     fault = f"fault?read={rules['read']}&write={rules['write']}:ram:{SIZE}"
-    gate = Gate(directory / "gate")
-    hanging = in_python("Hanging", f"size={SIZE}&gate={gate.path}")
+    gate, limited = Gate(directory / "gate"), Gate(directory / "limited")
+    hangs = [
+        in_python("Hanging", f"size={SIZE}&gate={gate.path}"),
+        f"ram:{SIZE}",
+        in_python("Hanging", f"size={SIZE}&gate={limited.path}&timeout=1"),
+    ]
     with (
         Target(overlay, directory=directory, serial=OVERLAY) as first,
         Target(fault, directory=directory, serial=FAULTY) as second,
-        Target(hanging, f"ram:{SIZE}", directory=directory, serial=HANGS) as third,
+        Target(*hangs, directory=directory, serial=HANGS) as third,
         our_lab.boot(first, second, third) as guest,
     ):
-        guest.run("wait_namespaces 4")
-        yield Filtered(guest, published, cow, gate)
+        guest.run("wait_namespaces 5")
+        yield Filtered(guest, published, cow, gate, limited)
         guest.power_off()
 
 
@@ -315,23 +321,26 @@ USE_THE_OTHER = f"""
     dd if=$m of=/tmp/got bs=64k count=16 iflag=direct
     cmp /tmp/data /tmp/got
 """
+# A command of nvme-cli's ends with a reset; what the block layer had under way Linux sends again.
 READ_AND_HANG = f"nvme read $(namespace_of {HANGS} 1) --start-block=9000 --block-count=0 --data-size=512"
+RESET = f"""
+    c=$(controller_of {HANGS})
+    nvme reset $c
+    live() {{ [ "$(cat /sys/class/nvme/${{c##*/}}/state)" = live ]; }}
+    until_true 60 live
+"""
 
 
-def test_a_backend_that_hangs_stops_neither_a_reset_nor_another_namespace(filtered: Filtered) -> None:
+def test_a_read_of_nvme_cli_that_hangs_stops_neither_a_reset_nor_another_namespace(
+    filtered: Filtered,
+) -> None:
     guest, gate = filtered.guest, filtered.gate
     with gate.shut():
         guest.run("rm -f /tmp/rc")
         guest.start(f"rc=0; {READ_AND_HANG} --data=/tmp/hung || rc=$?; echo $rc >/tmp/rc")
         gate.wait(hanging=True)
         guest.run(USE_THE_OTHER)
-        guest.run(f"""
-            [ ! -e /tmp/rc ]
-            c=$(controller_of {HANGS})
-            nvme reset $c
-            live() {{ [ "$(cat /sys/class/nvme/${{c##*/}}/state)" = live ]; }}
-            until_true 60 live
-        """)
+        guest.run(f"[ ! -e /tmp/rc ]; {RESET}")
         guest.run(USE_THE_OTHER)
         # The reset has ended the command, though not the call.
         assert guest.run("until_true 60 test -s /tmp/rc; cat /tmp/rc").out.strip() != "0"
@@ -352,3 +361,23 @@ def test_an_abort_ends_a_read_that_hangs(filtered: Filtered) -> None:
         guest.run(USE_THE_OTHER)
     gate.wait(hanging=False)
     guest.run(f"{READ_AND_HANG} --data=/tmp/hung; head -c 512 /dev/zero | cmp - /tmp/hung")
+
+
+def test_a_reset_that_waits_for_a_read_of_the_block_layer_ends_with_the_timeout_of_the_backend(
+    filtered: Filtered,
+) -> None:
+    # Linux sends the read again and is done with the reset when it is answered, here by the timeout.
+    guest, gate = filtered.guest, filtered.limited
+    with gate.shut():
+        guest.run(f"""
+            d=$(namespace_of {HANGS} 3)
+            dd if=$d of=/dev/null bs=512 skip=9000 count=1 iflag=direct & reader=$!
+            under_way() {{ read -r reads writes </sys/block/${{d##*/}}/inflight; [ $reads -gt 0 ]; }}
+            until_true 60 under_way
+            {RESET}
+            if wait $reader; then echo "the read has succeeded"; exit 1; fi
+        """)
+        assert gate.hanging
+        guest.run(USE_THE_OTHER)
+    gate.wait(hanging=False)
+    guest.run(f"dd if=$(namespace_of {HANGS} 3) bs=512 skip=9000 count=1 iflag=direct >/dev/null")
