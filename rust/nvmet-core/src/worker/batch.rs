@@ -213,6 +213,7 @@ impl Worker {
         }
         if posted > 0 {
             batch.completions += posted;
+            self.namespaces.done_at_once();
             self.has_posted(at);
         }
         match unfinished {

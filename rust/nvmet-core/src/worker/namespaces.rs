@@ -11,6 +11,9 @@ use crate::subsystem::NamespaceMap;
 /// Operations that a backend queue should be able to hold. More wait in the worker.
 const DEPTH: u32 = 1024;
 
+/// So many times in a row completions came from other threads alone, before these get the CPU.
+const ALONE: u32 = 16;
+
 /// A namespace as one worker sees it.
 pub struct NamespaceQueue {
     /// The namespace.
@@ -32,6 +35,8 @@ pub struct NamespaceQueues {
     busy: Vec<usize>,
     /// Some have no user any more, but operations in flight.
     draining: bool,
+    /// How many times completions came from other threads since a command was carried out otherwise.
+    alone: u32,
 }
 
 /// What a controller reaches: backend queue by NSID.
@@ -158,11 +163,15 @@ impl NamespaceQueues {
 
     /// Collects what is done into `done`.
     pub fn reap(&mut self, done: &mut Vec<(u64, Result<(), IoError>)>) {
-        let slots = &mut self.slots;
+        let (slots, alone) = (&mut self.slots, &mut self.alone);
         self.busy.retain(|&at| {
             let Some(slot) = slots[at].as_mut() else { return false };
             let Some(queue) = slot.queue.as_mut() else { return false };
+            let (before, theirs) = (done.len(), queue.wants_cpu());
             queue.reap(&mut |tag, result| done.push((tag, result)));
+            if done.len() > before {
+                *alone = if theirs { alone.saturating_add(1) } else { 0 };
+            }
             slot.listed = queue.in_flight() > 0;
             slot.listed
         });
@@ -175,10 +184,17 @@ impl NamespaceQueues {
         }
     }
 
-    /// Whether other threads of this process have work of ours, and could use this CPU for it.
+    /// Whether other threads of this process have work of ours, and could use this CPU for it. Not while commands come
+    /// for other backends: who lets a thread that computes have the CPU gets it back late, and these are not to wait.
     pub fn want_cpu(&self) -> bool {
         let queue = |&at: &usize| self.slots[at].as_ref()?.queue.as_ref();
-        self.busy.iter().filter_map(queue).any(|queue| queue.wants_cpu())
+        self.alone >= ALONE && self.busy.iter().filter_map(queue).any(|queue| queue.wants_cpu())
+    }
+
+    /// Called when commands were done on the spot.
+    #[inline]
+    pub fn done_at_once(&mut self) {
+        self.alone = 0;
     }
 
     /// Forgets which backends were full.
