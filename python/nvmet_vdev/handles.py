@@ -255,6 +255,14 @@ class Namespace:
         """One line for people about the backend: kind, place and size."""
         return self._here()[2].storage.describe()
 
+    @property
+    def failures(self) -> dict[str, int]:
+        """What went wrong in a backend in Python so far, and how often: by class for OSError and NvmeError, by
+        class and place for other errors. Empty for other backends.
+        """
+        service = self._here()[2].service
+        return service.failures if service is not None else {}
+
     def resize(self, size: int | None = None) -> None:
         """Gives the backend, and with it the namespace, another `size` in bytes; guests are told.
 
