@@ -1,8 +1,10 @@
 """Writes the generated parts of docs/performance.md, and the plots, from the results of one run.
 
-`python -m benches.report RESULTS.json`. A part stands between `<!-- bench:NAME -->` and
-`<!-- /bench:NAME -->`; the words around it are written by hand. The results that the document shows are
-kept beside it.
+`python -m benches.report RESULTS.json`; with `--add RESULTS.json...` the groups of a run of a part
+(BENCH_ONLY) take the place of those of the same name that the document shows.
+
+A part stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`; the words around it are written by
+hand. The results that the document shows are kept beside it.
 """
 
 from __future__ import annotations
@@ -36,6 +38,22 @@ def write(path: Path) -> None:
     RESULTS.write_text(json.dumps(results.raw, separators=(",", ":")).replace('{"name"', '\n{"name"') + "\n")
     DOCUMENT.write_text(render(DOCUMENT.read_text(), results))
     plots.write(results, PLACE)
+
+
+def add(paths: Sequence[Path]) -> None:
+    """Takes the groups of other runs into the results that the document shows, and writes it."""
+    raw = json.loads(RESULTS.read_text())
+    for path in paths:
+        other = json.loads(path.read_text())
+        names = {group["name"] for group in other["groups"]}
+        raw["groups"] = [group for group in raw["groups"] if group["name"] not in names] + other["groups"]
+        kinds = sorted({f"{name.partition('/')[0]}/" for name in names})
+        about = {"date": other["date"], "load": other["machine"]["load"]}
+        raw.setdefault("added", {}).update(dict.fromkeys(kinds, about))
+    merged = RESULTS.with_suffix(".new")
+    merged.write_text(json.dumps(raw))
+    write(merged)
+    merged.unlink()
 
 
 def render(document: str, results: Results) -> str:
@@ -122,6 +140,10 @@ def run(results: Results) -> str:
         f"{about['fio'] or 'no fio'}, {about['rustc']}; set `{raw['size']}`, {raw['rounds']} rounds of "
         f"{raw['seconds']} s each; load average at the start {about['load']:.2f}"
         + (". **The machine was not quiet: do not rely on these figures.**" if busy else ".")
+        + "".join(
+            f" Groups `{kind}`: {part['date']}, load average {part['load']:.2f}."
+            for kind, part in sorted(raw.get("added", {}).items())
+        )
     )
 
 
@@ -422,4 +444,7 @@ PARTS: Mapping[str, Callable[[Results], str]] = {
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS)
+    if sys.argv[1:2] == ["--add"]:
+        add([Path(path) for path in sys.argv[2:]])
+    else:
+        write(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS)

@@ -196,15 +196,16 @@ class Subsystem:
             raise ConfigError(f"subsystem {self._nqn}: its target has been shut down")
         return target, raw
 
-    def _end(self, deadline: float) -> None:
-        """The target is gone: so is all that it had. Backends in Python are closed when this returns."""
+    def _end(self, deadline: float) -> list[str]:
+        """The target is gone: so is all that it had. Waits for backends in Python to be closed; returns the
+        names of those that are not by then.
+        """
         with self._lock:
             self._target = self._raw = None
             namespaces = self.namespaces
             for controller in self._controllers.values():
                 controller._target = None
-        for namespace in namespaces:
-            namespace._end(deadline)
+        return [namespace._name() for namespace in namespaces if not namespace._end(deadline)]
 
 
 class Namespace:
@@ -257,8 +258,8 @@ class Namespace:
 
     @property
     def failures(self) -> dict[str, int]:
-        """What went wrong in a backend in Python so far, and how often: by class for OSError and NvmeError, by
-        class and place for other errors. Empty for other backends.
+        """What went wrong in a backend in Python so far, and how often: by class for OSError and NvmeError,
+        by class and place for other errors. Empty for other backends.
         """
         service = self._here()[2].service
         return service.failures if service is not None else {}
@@ -301,11 +302,15 @@ class Namespace:
             raise ConfigError(f"namespace {self._nsid} of {self._subsystem.nqn} has been removed")
         return facts
 
-    def _end(self, deadline: float) -> None:
+    def _name(self) -> str:
+        return f"namespace {self._nsid} of {self._subsystem.nqn}"
+
+    def _end(self, deadline: float) -> bool:
         alive, self._alive = self._alive, None
-        if alive is not None and (service := alive[2].service) is not None:
-            service.on_resize = None
-            service.close(max(deadline - time.monotonic(), 0.0))
+        if alive is None or (service := alive[2].service) is None:
+            return True
+        service.on_resize = None
+        return service.close(max(deadline - time.monotonic(), 0.0))
 
 
 class Controller:

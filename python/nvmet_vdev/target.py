@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 from nvmet_vdev import _nvmet, identity, lifetime
-from nvmet_vdev._nvmet import ConfigError
+from nvmet_vdev._nvmet import ConfigError, DeviceError
 from nvmet_vdev.handles import Controller, ControllerOptions, Namespace, NamespaceOptions, Subsystem
 from nvmet_vdev.signals import Wakeup
 from nvmet_vdev.stats import ControllerStats, TargetStats
@@ -236,15 +236,19 @@ class Target:
         except BaseException:
             self._end(deadline)
             raise
-        self._end(deadline)
+        if left := self._end(deadline):
+            raise DeviceError(
+                f"the backend of {left[0]} was not closed within {timeout:g} s: it hangs, or has more to do"
+            )
 
-    def _end(self, deadline: float) -> None:
+    def _end(self, deadline: float) -> list[str]:
+        """Ends what the target had; the names of those whose backends are not closed by then."""
         lifetime.end(self)
         with self._lock:
             self._raw = None
-            for subsystem in self._subsystems:
-                subsystem._end(deadline)
+            left = [name for subsystem in self._subsystems for name in subsystem._end(deadline)]
         os.eventfd_write(self._ended, 1)
+        return left
 
     def __enter__(self) -> Self:
         return self

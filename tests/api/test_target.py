@@ -528,3 +528,24 @@ def test_a_wait_with_a_time_limit_uses_no_cpu(target: Target) -> None:
     before = time.process_time()
     assert target.wait(0.3) is False
     assert time.process_time() - before < 0.2
+
+
+def test_a_shutdown_says_which_backend_was_not_closed_in_time() -> None:
+    go_on = threading.Event()
+
+    class Slow(Backend):
+        size = 1 << 20
+
+        def read(self, _offset: int, buf: memoryview) -> None:
+            buf[:] = bytes(len(buf))
+
+        def close(self) -> None:
+            go_on.wait(60)
+
+    target = Target()
+    target.add_namespace(Slow())
+    try:
+        with pytest.raises(DeviceError, match=r"namespace 1 of nqn\..* was not closed within 0\.2 s"):
+            target.shutdown(0.2)
+    finally:
+        go_on.set()

@@ -7,11 +7,12 @@ import errno
 import gc
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nvmet_vdev import Command, NvmeError
+from nvmet_vdev import Backend, Command, NvmeError, Target, attach
 from nvmet_vdev._nvmet import ConfigError, Storage
 from nvmet_vdev.bridge import open_storage, serve
 from tests.bridge.backends import (
@@ -571,3 +572,44 @@ def test_failures_are_counted_and_told_once_for_each_place(caplog: pytest.LogCap
     messages = [record.getMessage() for record in caplog.records if "KeyError" in record.getMessage()]
     assert len(messages) == 2
     assert all("Fails.read raised KeyError at " in message and "Traceback" in message for message in messages)
+
+
+def test_what_waits_beyond_a_smaller_size_never_comes_to_the_backend(tmp_path: Path) -> None:
+    started, go_on = threading.Event(), threading.Event()
+    seen: list[tuple[int, int]] = []
+
+    class Shrinks(Backend):
+        size = 8 << 20
+
+        def read(self, offset: int, buf: memoryview) -> None:
+            started.set()
+            assert go_on.wait(60)
+            buf[:] = bytes(len(buf))
+
+        def write(self, offset: int, buf: memoryview, fua: bool) -> None:
+            seen.append((offset, self.size))
+
+        def resize(self, size: int) -> None:
+            self.size = size
+
+    with Target() as target:
+        namespace = target.add_namespace(Shrinks())
+        target.listen(tmp_path / "s")
+        with attach(tmp_path / "s") as drive:
+            first = drive.submit(Command(opcode=2, nsid=1, length=512))
+            assert started.wait(60)
+            writes = [
+                drive.submit(Command(opcode=1, nsid=1, cdw10=lba, data=bytes(512)))
+                for lba in (0, 12000, 12001)
+            ]
+            resizing = threading.Thread(target=namespace.resize, args=(1 << 20,))
+            resizing.start()
+            # The smaller size holds before the backend is asked, which is busy.
+            storage = namespace._here()[2].storage
+            wait_until(lambda: storage.size == 1 << 20, "the smaller size holds")
+            go_on.set()
+            resizing.join()
+            assert drive.wait(first).status.sc == 0
+            found = [drive.wait(write).status for write in writes]
+    assert [(status.sct, status.sc) for status in found] == [(0, 0), (0, 0x80), (0, 0x80)]
+    assert [offset for offset, _ in seen] == [0]

@@ -19,6 +19,7 @@ May know: commands, JSON. Must not know: what the data is.
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import hashlib
 import json
@@ -133,17 +134,28 @@ class Log(Filter):
 
     def _put(self, line: dict[str, object]) -> None:
         text = memoryview(json.dumps(line).encode() + b"\n")
+        whole = len(text)
         try:
             # Whole lines, also where several commands end at once.
             with self._turn:
-                while text:
-                    text = text[os.write(self._fd, text) :]
+                try:
+                    while text:
+                        text = text[os.write(self._fd, text) :]
+                except OSError:
+                    if len(text) < whole:
+                        self._take_back(whole - len(text))
+                    raise
         except OSError as error:
             if not self._broken:
                 self._broken = True
                 _log.warning(
                     "log %s: %s: commands are missing in it", self.file or "on stderr", error.strerror
                 )
+
+    def _take_back(self, length: int) -> None:
+        """Cuts off the part of a line that was written: half a line is none for a replay."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +192,9 @@ def replay(recording: str | os.PathLike[str] | Iterable[str], backend: Readable)
             if entry["size"] > size_of(backend):
                 raise _refuse(number, f"of {entry['size']} bytes, and the backend has {size_of(backend)}")
             continue
+        end = entry.get("offset", 0) + entry.get("length", 0)
+        if end > size_of(backend):
+            raise _refuse(number, f"up to byte {end}, and the backend has {size_of(backend)}")
         complete = complete and (entry["op"] != "write" or "data" in entry)
         difference = _repeat(entry, number, backend, complete=complete)
         if difference is not None:

@@ -274,7 +274,14 @@ class Service:
                 f"{self._run.name}: {where(self._run.backend)} has no resize(size): its size is fixed"
             )
         check_size(self._run.backend, size, self._run.traits.block_size)
-        self._call(lambda: resize(size), "resize")
+        before = self.storage.size
+        # First of all: what has not come to the backend yet is not to come to one that is smaller.
+        self._run.channel.set_size(min(size, before))
+        try:
+            self._call(lambda: resize(size), "resize")
+        except BaseException:
+            self._run.channel.set_size(before)
+            raise
         return self.refresh_size()
 
     def close(self, timeout: float = 10.0) -> bool:

@@ -70,7 +70,7 @@ def _number(backend: object, name: str, default: float | None) -> float | None:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise _nvmet.ConfigError(f"{where(backend)}: {name} is {value!r}; use a number greater than 0")
+        raise _nvmet.ConfigError(f"{where(backend)}: {name} is {value!r}; use a number above 0 and below 1e9")
     return value
 
 

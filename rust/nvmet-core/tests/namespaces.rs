@@ -86,7 +86,7 @@ fn another_size_is_an_event_and_what_identify_says_and_commands_follow_it() {
     let directory = tempfile::tempdir().unwrap();
     let served = serve_with(1, vec![namespace(file(&directory, 4 * MIB), 512)], |_| {});
     let (mut guest, mut ring) = listening(&served);
-    assert_eq!(blocks(&mut guest), 4 * MIB >> 9);
+    assert_eq!(blocks(&mut guest), (4 * MIB) >> 9);
     for (round, size) in [16 * MIB, MIB, 2 * MIB].into_iter().enumerate() {
         let cid = event_request(&mut guest);
         resize(&served, size);
@@ -113,11 +113,11 @@ fn a_size_that_the_medium_got_by_itself_is_taken_over() {
     let (mut guest, _) = listening(&served);
     let image = std::fs::OpenOptions::new().write(true).open(directory.path().join("image")).unwrap();
     image.set_len(6 * MIB).unwrap();
-    assert_eq!(blocks(&mut guest), 4 * MIB >> 9);
+    assert_eq!(blocks(&mut guest), (4 * MIB) >> 9);
     let cid = event_request(&mut guest);
     try_resize(&served, None).unwrap();
     assert_eq!(changed(&mut guest, cid), (1, 0));
-    assert_eq!(blocks(&mut guest), 6 * MIB >> 9);
+    assert_eq!(blocks(&mut guest), (6 * MIB) >> 9);
 }
 
 #[test]
@@ -131,11 +131,11 @@ fn namespaces_on_one_backend_have_one_size_in_every_subsystem() {
     resize(&served, 2 * MIB);
     let namespaces = other.namespaces();
     let blocks: Vec<u64> = namespaces.iter().map(|namespace| namespace.blocks()).collect();
-    assert_eq!(blocks, [MIB >> 9, 2 * MIB >> 12]);
+    assert_eq!(blocks, [MIB >> 9, (2 * MIB) >> 12]);
     // What does not suit one of them is done to none.
     let error = try_resize(&served, Some(MIB + 512)).unwrap_err();
     assert!(error.to_string().contains("block size 4096"), "{error}");
-    assert_eq!(served.subsystem.namespaces().get(1).unwrap().blocks(), 2 * MIB >> 9);
+    assert_eq!(served.subsystem.namespaces().get(1).unwrap().blocks(), (2 * MIB) >> 9);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn sizes_that_cannot_be_are_refused_and_the_host_hears_nothing() {
     assert!(refused(0).contains("not 0"));
     assert!(refused(1000).contains("multiple of the block size 512"));
     assert!(refused(8 * MIB).contains("keeps the size"));
-    assert_eq!(blocks(&mut guest), 4 * MIB >> 9);
+    assert_eq!(blocks(&mut guest), (4 * MIB) >> 9);
     assert!(guest.poll_admin(cid).is_none());
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,8 @@ impl Consumer {
 /// What the queues of a delegate share.
 #[derive(Debug)]
 pub struct Inbox {
+    /// Size in bytes: what reaches beyond it when it is taken has lost its place.
+    size: AtomicU64,
     state: Mutex<State>,
     come: Condvar,
     ready: EventFd,
@@ -100,12 +103,27 @@ struct State {
 }
 
 impl Inbox {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { state: Mutex::default(), come: Condvar::new(), ready: EventFd::new()? })
+    pub(super) fn new(size: u64) -> io::Result<Self> {
+        Ok(Self {
+            size: AtomicU64::new(size),
+            state: Mutex::default(),
+            come: Condvar::new(),
+            ready: EventFd::new()?,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Size in bytes now.
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// Another size in bytes: requests beyond it that nobody has taken will fail with [`IoError::OutOfRange`].
+    pub(super) fn set_size(&self, size: u64) {
+        self.size.store(size, Ordering::Relaxed);
     }
 
     /// Hands a batch over, and empties it; false if the backend has ended: nothing was taken then.
@@ -170,7 +188,13 @@ impl Inbox {
                     break;
                 }
                 let Some(next) = state.waiting.pop_front() else { break };
-                if next.take() {
+                if !next.take() {
+                    continue;
+                }
+                if next.offset.saturating_add(next.len) > self.size.load(Ordering::Relaxed) {
+                    // The backend became smaller while it waited.
+                    next.complete(Err(IoError::OutOfRange));
+                } else {
                     taken.requests.push(next);
                 }
             }

@@ -18,7 +18,6 @@ mod tests;
 mod watchdog;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use consumer::{Consumer, Taken};
@@ -58,7 +57,6 @@ pub struct DelegateConfig {
 #[derive(Debug)]
 pub struct Delegate {
     config: DelegateConfig,
-    size: AtomicU64,
     inbox: Arc<Inbox>,
     watchdog: Option<Arc<Watchdog>>,
 }
@@ -72,21 +70,21 @@ impl Delegate {
     pub fn new(config: DelegateConfig) -> Result<(Arc<Self>, Consumer), BackendError> {
         check_size(&config.what, config.size, config.block_size)?;
         let failed = |source| BackendError::Memory { what: config.what.clone(), source };
-        let inbox = Arc::new(Inbox::new().map_err(failed)?);
+        let inbox = Arc::new(Inbox::new(config.size).map_err(failed)?);
         let watchdog =
             config.timeout.map(|limit| Watchdog::start(limit, &inbox)).transpose().map_err(failed)?;
         let consumer = Consumer::new(Arc::clone(&inbox));
-        let size = AtomicU64::new(config.size);
-        Ok((Arc::new(Self { config, size, inbox, watchdog }), consumer))
+        Ok((Arc::new(Self { config, inbox, watchdog }), consumer))
     }
 
-    /// Another size, in bytes. Queues that are open keep the one that they were opened with.
+    /// Another size, in bytes. Queues that are open keep the one that they were opened with, but what reaches beyond the
+    /// new one, and nobody has taken yet, fails with [`IoError::OutOfRange`].
     ///
     /// # Errors
     /// [`BackendError::Size`] as [`new`](Self::new).
     pub fn set_size(&self, size: u64) -> Result<(), BackendError> {
         check_size(&self.config.what, size, self.config.block_size)?;
-        self.size.store(size, Ordering::Relaxed);
+        self.inbox.set_size(size);
         Ok(())
     }
 }
@@ -95,7 +93,7 @@ impl Backend for Delegate {
     fn geometry(&self) -> Geometry {
         /// What most media underneath like best.
         const PHYSICAL: u32 = 4096;
-        let size = self.size.load(Ordering::Relaxed);
+        let size = self.inbox.size();
         let block = self.config.block_size;
         let physical = if size.is_multiple_of(u64::from(PHYSICAL)) { PHYSICAL.max(block) } else { block };
         Geometry {
@@ -140,7 +138,7 @@ impl Backend for Delegate {
     }
 
     fn describe(&self) -> String {
-        format!("{}, {}", self.config.what, exact(self.size.load(Ordering::Relaxed)))
+        format!("{}, {}", self.config.what, exact(self.inbox.size()))
     }
 }
 

@@ -265,18 +265,34 @@ fn a_batch_that_is_to_lie_together_has_one_arena() {
 }
 
 #[test]
-fn a_new_size_is_for_queues_opened_later() {
+fn a_smaller_size_holds_at_once_and_a_larger_one_for_queues_opened_later() {
     let (delegate, consumer) = Delegate::new(config()).unwrap();
     let thread = servant(consumer, &disk());
     let mut old = rig(&delegate);
     delegate.set_size(SIZE / 2).unwrap();
     assert!(delegate.set_size(511).is_err() && delegate.set_size(0).is_err());
     assert_eq!(delegate.geometry().size, SIZE / 2);
-    let mut new = rig(&delegate);
-    assert_eq!(old.run(&read(SIZE - 4096)).unwrap(), Ok(()));
-    assert_eq!(new.run(&read(SIZE - 4096)).unwrap(), Err(IoError::OutOfRange));
-    drop((old, new, delegate));
+    assert_eq!(old.run(&read(SIZE - 4096)).unwrap(), Err(IoError::OutOfRange));
+    assert_eq!(old.run(&read(0)).unwrap(), Ok(()));
+    delegate.set_size(2 * SIZE).unwrap();
+    assert_eq!(old.run(&read(SIZE)).unwrap(), Err(IoError::OutOfRange));
+    drop((old, delegate));
     thread.join().unwrap();
+}
+
+#[test]
+fn what_waits_beyond_a_smaller_size_is_not_carried_out() {
+    let (delegate, consumer) = Delegate::new(config()).unwrap();
+    let mut rig = rig(&delegate);
+    rig.start(1, &write(0)).unwrap();
+    rig.start(2, &write(SIZE - 4096)).unwrap();
+    rig.queue().kick();
+    delegate.set_size(SIZE / 2).unwrap();
+    let taken = consumer.take(8, false, None).requests;
+    assert_eq!(taken.len(), 1);
+    taken[0].complete(Ok(()));
+    let done = rig.finish().unwrap();
+    assert_eq!(done.into_iter().collect::<Vec<_>>(), [(1, Ok(())), (2, Err(IoError::OutOfRange))]);
 }
 
 #[test]
