@@ -58,7 +58,7 @@ impl Frames {
         &self.slab.arena
     }
 
-    /// Where they begin in it, in bytes; a multiple of [`FRAME`].
+    /// Where they begin in it, in bytes; a multiple of 4096.
     #[must_use]
     pub fn at(&self) -> u64 {
         u64::from(self.piece.offset) * FRAME
