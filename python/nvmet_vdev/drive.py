@@ -3,7 +3,7 @@
 It attaches as a guest's driver does and sends what it is told to, right or wrong: made for tests of
 controllers. docs/drive.md is the manual.
 
-Knows `nvmet_vdev.passthrough` and below; no target.
+Knows `nvmet_vdev.admin` and below; no target.
 """
 
 from __future__ import annotations
@@ -12,27 +12,21 @@ import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
+from nvmet_vdev import reservations
 from nvmet_vdev._nvmet import ConfigError
-from nvmet_vdev.nvme import (
-    AsyncEvent,
-    Command,
-    Completion,
-    IdentifyController,
-    IdentifyNamespace,
-    NvmeStatusError,
-)
-from nvmet_vdev.passthrough import Buffer, Passthrough, bytes_of, view_of
+from nvmet_vdev.admin import ALL_NAMESPACES, Administered
+from nvmet_vdev.nvme import AsyncEvent, Command, IdentifyNamespace, NvmeStatusError, number
+from nvmet_vdev.passthrough import Buffer, view_of
+from nvmet_vdev.reservations import ReservationReport
 
-ALL_NAMESPACES = 0xFFFF_FFFF
-"""The NSID that stands for all namespaces (3.2.1.2)."""
 _FLUSH, _WRITE, _READ, _COMPARE, _WRITE_ZEROES, _DATASET_MANAGEMENT = 0x00, 0x01, 0x02, 0x05, 0x08, 0x09
-_GET_LOG_PAGE, _IDENTIFY, _ABORT, _SET_FEATURES, _GET_FEATURES = 0x02, 0x06, 0x08, 0x09, 0x0A
-_ASYNC_EVENT_CONFIG = 0x0B
 _COMPARE_FAILURE = (2, 0x85)
 _FUA, _DEAC = 1 << 30, 1 << 25
 _MOST_BLOCKS = 1 << 16
 """Logical blocks of one command: NLB has 16 bits, 0's based."""
-_IDENTIFY_BYTES = 4096
+_REPORT_BYTES = 4096
+"""Enough for a report of 63 controllers, in its larger form."""
+_NAMESPACES_CHANGED = (2, 0)
 
 
 def attach(
@@ -50,7 +44,7 @@ def attach(
     )
 
 
-class Drive(Passthrough):
+class Drive(Administered):
     """An NVMe controller that this process has attached to and enabled, with one I/O queue.
 
     `socket` is that of a vfio-user server, or a directory with a socket `cntrl`. `timeout` in seconds bounds
@@ -81,22 +75,7 @@ class Drive(Passthrough):
         self._known = None
         super().reset()
 
-    def _one(self, command: Command) -> Completion:
-        return self.submit(command).check()
-
-    # Identify
-
-    def identify(
-        self, cns: int, nsid: int = 0, *, controller: int = 0, specific: int = 0, csi: int = 0
-    ) -> bytes:
-        """Identify (5.17): 4096 bytes. `controller` is CNTID, `specific` the CNS Specific Identifier."""
-        cdw10 = _number("cns", cns, 8) | _number("controller", controller, 16) << 16
-        cdw11 = specific | csi << 24
-        return self._one(Command(_IDENTIFY, nsid, cdw10, cdw11, length=_IDENTIFY_BYTES, admin=True)).data
-
-    def identify_controller(self) -> IdentifyController:
-        """Identify Controller (CNS 01h)."""
-        return IdentifyController.from_bytes(self.identify(1))
+    # Namespaces
 
     def identify_namespace(self, nsid: int = 1) -> IdentifyNamespace:
         """Identify Namespace (CNS 00h), with the identification descriptors (CNS 03h) where there are any.
@@ -209,7 +188,7 @@ class Drive(Passthrough):
         if not 1 <= len(ranges) <= 256:
             raise ConfigError(f"deallocate: {len(ranges)} ranges; one command takes 1 to 256")
         data = b"".join(
-            struct.pack("<IIQ", 0, _number("blocks", n, 32), _number("lba", lba)) for lba, n in ranges
+            struct.pack("<IIQ", 0, number("blocks", n, 32), number("lba", lba)) for lba, n in ranges
         )
         self._one(Command(_DATASET_MANAGEMENT, nsid, cdw10=len(ranges) - 1, cdw11=1 << 2, data=data))
 
@@ -241,58 +220,76 @@ class Drive(Passthrough):
             )
         return blocks
 
-    # Logs, features, events
+    # Reservations
 
-    def get_log_page(
+    def reservation_register(
         self,
-        lid: int,
-        length: int,
+        nsid: int = 1,
         *,
-        nsid: int = ALL_NAMESPACES,
-        offset: int = 0,
-        specific: int = 0,
-        retain_event: bool = False,
-    ) -> bytes:
-        """Get Log Page (5.16): `length` bytes, a multiple of 4, of log `lid` from byte `offset` on.
+        key: int = 0,
+        current_key: int = 0,
+        action: str = "register",
+        ignore_key: bool = False,
+        persist: bool | None = None,
+    ) -> None:
+        """Reservation Register (7.3) with `key` (NRKEY), which "unregister" does not look at.
 
-        `specific` is the Log Specific Parameter. Without `retain_event` events of the log's type are told
-        again.
+        `action` is "register", "unregister" or "replace"; the last two tell the key that there is
+        (`current_key`), or are told to `ignore_key` (IEKEY). `persist` changes whether reservations survive a
+        loss of power (CPTPL).
         """
-        if length < 4 or length % 4:
-            raise ConfigError(f"get_log_page: {length} bytes; use a multiple of 4")
-        dwords = length // 4 - 1
-        cdw10 = (
-            _number("lid", lid, 8)
-            | _number("specific", specific, 7) << 8
-            | retain_event << 15
-            | (dwords & 0xFFFF) << 16
+        self._one(
+            reservations.register(
+                nsid,
+                key=key,
+                current_key=current_key,
+                action=action,
+                ignore_key=ignore_key,
+                persist=persist,
+            )
         )
-        low, high = offset & 0xFFFF_FFFF, offset >> 32
-        command = Command(_GET_LOG_PAGE, nsid, cdw10, dwords >> 16, low, high, length=length, admin=True)
-        return self._one(command).data
 
-    def get_features(
-        self, fid: int, *, nsid: int = 0, select: int = 0, cdw11: int = 0, length: int = 0
-    ) -> Completion:
-        """Get Features (5.15): the value is `dw0`, and a data structure of `length` bytes `data`.
+    def reservation_acquire(
+        self,
+        nsid: int = 1,
+        *,
+        key: int,
+        type: int,  # noqa: A002
+        action: str = "acquire",
+        preempt_key: int = 0,
+    ) -> None:
+        """Reservation Acquire (7.2) by the host that is registered with `key` (CRKEY).
 
-        `select`: 0 current, 1 default, 2 saved, 3 supported capabilities.
+        `type` is one of `ReservationType`. `action` is "acquire", or "preempt" or "preempt-and-abort" of the
+        registrants with `preempt_key`; the latter aborts their commands before it completes.
         """
-        cdw10 = _number("fid", fid, 8) | _number("select", select, 3) << 8
-        return self._one(Command(_GET_FEATURES, nsid, cdw10, cdw11, length=length, admin=True))
+        self._one(reservations.acquire(nsid, key=key, type=type, action=action, preempt_key=preempt_key))
 
-    def set_features(
-        self, fid: int, value: int = 0, *, nsid: int = 0, save: bool = False, data: Buffer | None = None
-    ) -> Completion:
-        """Set Features (5.27) with `value` in CDW11."""
-        cdw10 = _number("fid", fid, 8) | save << 31
-        return self._one(Command(_SET_FEATURES, nsid, cdw10, value, data=bytes_of(data), admin=True))
+    def reservation_release(
+        self,
+        nsid: int = 1,
+        *,
+        key: int,
+        type: int = 0,  # noqa: A002
+        action: str = "release",
+    ) -> None:
+        """Reservation Release (7.4): "release" of a reservation of this `type`, or "clear", of everybody."""
+        self._one(reservations.release(nsid, key=key, type=type, action=action))
 
-    def enable_events(self) -> None:
-        """Turns on every asynchronous event that the controller has (OAES): most are off after a reset."""
-        optional = int.from_bytes(self.identify(1)[92:96], "little")
-        # The low bits are SMART / Health warnings, which need no support to be announced.
-        self.set_features(_ASYNC_EVENT_CONFIG, optional & ~0xFF | 0x1F)
+    def reservation_report(self, nsid: int = 1, *, extended: bool = True) -> ReservationReport:
+        """Reservation Report (7.5), asked for again with more room while there are more registrants.
+
+        The controller answers in the form of this host's identifier: `extended` (EDS) for 128 bits.
+        """
+        size = _REPORT_BYTES
+        while True:
+            data = self._one(reservations.report(nsid, size, extended=extended)).data
+            needed = reservations.size_of(data, extended=extended)
+            if needed <= size:
+                return ReservationReport.from_bytes(data, extended=extended)
+            size = needed
+
+    # Events
 
     def next_event(self, timeout: float | None = None) -> AsyncEvent:
         """Waits `timeout` seconds (None: the drive's) for an asynchronous event; DeviceError for none.
@@ -300,23 +297,17 @@ class Drive(Passthrough):
         From the first call on, one Asynchronous Event Request is kept outstanding. Events that the controller
         has told stay in order until they are taken, but for a reset.
         """
-        event = AsyncEvent(*self._session.next_event(self.timeout if timeout is None else timeout))
-        if (event.type, event.info) == (2, 0):
+        event = super().next_event(timeout)
+        if (event.type, event.info) == _NAMESPACES_CHANGED:
             self._known = None
         return event
-
-
-def _number(what: str, value: int, bits: int = 64) -> int:
-    if not 0 <= value < 1 << bits:
-        raise ConfigError(f"{what}: {value}; use a number of {bits} bits")
-    return value
 
 
 def _parts(lba: int, blocks: int, most: int) -> Iterator[tuple[int, int]]:
     """A range in parts of at most `most` blocks."""
     if blocks < 1:
         raise ConfigError(f"{blocks} blocks; use at least 1")
-    _number("lba", lba)
+    number("lba", lba)
     for done in range(0, blocks, most):
         yield lba + done, min(most, blocks - done)
 

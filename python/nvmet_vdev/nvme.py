@@ -21,11 +21,42 @@ __all__ = [
     "IdentifyNamespace",
     "NvmeStatusError",
     "Status",
+    "number",
 ]
 
 _ENTRY = struct.Struct("<BBHIIIQQQ6I")
 _BITS = {"opcode": 8, "flags": 8, "mptr": 64}
 """Bits of the fields of a `Command`; the others have 32."""
+_EVENTS = {
+    (0, 0x00): "Write to Invalid Doorbell Register",
+    (0, 0x01): "Invalid Doorbell Write Value",
+    (0, 0x02): "Diagnostic Failure",
+    (0, 0x03): "Persistent Internal Error",
+    (0, 0x04): "Transient Internal Error",
+    (0, 0x05): "Firmware Image Load Error",
+    (1, 0x00): "NVM Subsystem Reliability",
+    (1, 0x01): "Temperature Threshold",
+    (1, 0x02): "Spare Below Threshold",
+    (2, 0x00): "Namespace Attribute Changed",
+    (2, 0x01): "Firmware Activation Starting",
+    (2, 0x02): "Telemetry Log Changed",
+    (2, 0x03): "Asymmetric Namespace Access Change",
+    (2, 0x04): "Predictable Latency Event Aggregate Log Change",
+    (2, 0x05): "LBA Status Information Alert",
+    (2, 0x06): "Endurance Group Event Aggregate Log Page Change",
+    (3, 0x00): "Normal NVM Subsystem Shutdown",
+    (6, 0x00): "Reservation Log Page Available",
+    (6, 0x01): "Sanitize Operation Completed",
+    (6, 0x02): "Sanitize Operation Completed With Unexpected Deallocation",
+}
+"""Names of events by type and information (5.2.1)."""
+
+
+def number(what: str, value: int, bits: int = 64) -> int:
+    """`value`, when it is a number of so many bits; else ConfigError."""
+    if not 0 <= value < 1 << bits:
+        raise ConfigError(f"{what}: {value}; use a number of {bits} bits")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +199,13 @@ class AsyncEvent:
     log_page: int
     """The log page to read; events of the type are held back until that is done."""
 
+    @property
+    def name(self) -> str:
+        """The specification's name, such as `Namespace Attribute Changed`."""
+        return _EVENTS.get((self.type, self.info)) or (
+            "Vendor Specific" if self.type == 7 else f"event {self.type:x}h/{self.info:02x}h"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class IdentifyController:
@@ -206,11 +244,41 @@ class IdentifyController:
     doorbell_buffer_config: bool
     rtd3e_us: int
     """How long a shutdown may take, in microseconds; 0: not reported."""
+    cmic: int
+    """Multi-Path I/O and Namespace Sharing; bit 1: several controllers, bit 3: asymmetric access (ANA)."""
+    oaes: int
+    """Optional Asynchronous Events, with the bits of feature 0Bh."""
+    anatt: int
+    """ANA Transition Time, in seconds: how long state `change` may last."""
+    anacap: int
+    """ANA Capabilities; bits 0 to 4 are the states that are reported."""
+    anagrpmax: int
+    """The largest ANA group identifier."""
+    nanagrpid: int
+    """How many ANA groups there are at most."""
+    nwpc: int
+    """Namespace Write Protection Capabilities."""
+    mnan: int
+    """How many namespaces there are at most; 0: NN."""
 
     @classmethod
     def from_bytes(cls, data: bytes) -> IdentifyController:
         """From the 4096 bytes of the data structure."""
-        return cls(**json.loads(_nvmet.decode_controller(data)))
+        fields = json.loads(_nvmet.decode_controller(data))
+        (oaes,) = struct.unpack_from("<I", data, 92)
+        anatt, anacap, anagrpmax, nanagrpid = struct.unpack_from("<BBII", data, 342)
+        (mnan,) = struct.unpack_from("<I", data, 540)
+        return cls(
+            **fields,
+            cmic=data[76],
+            oaes=oaes,
+            anatt=anatt,
+            anacap=anacap,
+            anagrpmax=anagrpmax,
+            nanagrpid=nanagrpid,
+            nwpc=data[531],
+            mnan=mnan,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +309,14 @@ class IdentifyNamespace:
     """Block sizes of all LBA formats, in bytes."""
     lba_format: int
     """The format in use: an index of `lba_formats`."""
+    nmic: int
+    """Multi-path I/O and Namespace Sharing; bit 0: several controllers may have it."""
+    rescap: int
+    """Reservation Capabilities; bit 0: PTPL, bits 1 to 6: the types, bit 7: IEKEY as in NVMe 1.3."""
+    ana_group: int
+    """ANA group; 0: in none."""
+    write_protected: bool
+    """Whether it is now, whoever did it (NSATTR bit 0)."""
 
     @classmethod
     def from_bytes(cls, nsid: int, data: bytes, descriptors: bytes = b"") -> IdentifyNamespace:
@@ -249,4 +325,8 @@ class IdentifyNamespace:
         ConfigError for a format that makes no sense, as that of a namespace that is not active: all zeroes.
         """
         fields = json.loads(_nvmet.decode_namespace(nsid, data, descriptors))
-        return cls(**{**fields, "lba_formats": tuple(fields["lba_formats"])})
+        fields["lba_formats"] = tuple(fields["lba_formats"])
+        (ana_group,) = struct.unpack_from("<I", data, 92)
+        return cls(
+            **fields, nmic=data[30], rescap=data[31], ana_group=ana_group, write_protected=bool(data[99] & 1)
+        )
