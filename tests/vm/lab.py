@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import tomli_w
 
 from tests.vm.rig.drive import Drive, Emulated, Target
 from tests.vm.rig.guest import Guest, Machine, Rig
+from tests.vm.rig.served import Served
 
 MIB = 1 << 20
 
@@ -39,6 +43,12 @@ class Lab:
         more = ["--block-size", str(block_size), *options]
         with Target(image, directory=self.directory, serial=serial, options=more) as target:
             yield target
+
+    def serve(self, config: Mapping[str, Any], name: str = "served") -> Served:
+        """A target on a configuration, in the words of its TOML."""
+        path = self.directory / f"{name}.toml"
+        path.write_text(tomli_w.dumps(dict(config)))
+        return Served(path, directory=self.directory, name=name)
 
     def boot(self, *drives: Drive, machine: Machine | None = None) -> Guest:
         """A guest with these drives."""

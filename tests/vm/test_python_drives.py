@@ -21,6 +21,7 @@ import pytest
 
 from tests.vm.kernel_log import complaints
 from tests.vm.lab import MIB, Lab
+from tests.vm.nvme_cli import status_of
 from tests.vm.rig.drive import Target
 from tests.vm.rig.guest import Guest, Machine
 
@@ -270,14 +271,6 @@ END
     assert complaints(filtered.guest) == []
     assert hashlib.sha256(published.image.read_bytes()).digest() == before
     assert filtered.cow.stat().st_blocks * 512 >= 3_000_000
-
-
-def status_of(said: str) -> tuple[int, int, bool]:
-    """Type, code and Do Not Retry of the status that nvme-cli printed."""
-    status = re.search(r"^NVMe status: .*\(0x([0-9a-f]+)\)$", said, re.MULTILINE)
-    assert status, said
-    value = int(status[1], 16)
-    return value >> 8 & 0x7, value & 0xFF, bool(value & 0x4000)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ def command() -> list[str]:
     return [str(script)] if script.exists() else [sys.executable, "-m", "nvmet_vdev"]
 
 
+def vfio_user(path: Path) -> list[str]:
+    """QEMU's arguments for the device behind a socket."""
+    return ["-device", json.dumps({"driver": "vfio-user-pci", "socket": {"type": "unix", "path": str(path)}})]
+
+
 class Target:
     """`nvmet-vdev run` as a process; leaving the context stops it and demands exit status 0."""
 
@@ -93,8 +98,7 @@ class Target:
         return self._process.poll() is None
 
     def device(self) -> list[str]:
-        device = {"driver": "vfio-user-pci", "socket": {"type": "unix", "path": str(self.socket)}}
-        return ["-device", json.dumps(device)]
+        return vfio_user(self.socket)
 
     def said(self) -> str:
         return f"--- target {self.serial}\n{self._stdout.read_text()}{self._stderr.read_text()}"
