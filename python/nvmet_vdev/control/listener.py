@@ -61,6 +61,11 @@ class Listener:
         self.path = paths.check(path)
         # The file is found again at the end, when the working directory may have changed.
         self._absolute = self.path.absolute()
+        if not self._absolute.parent.is_dir():
+            raise ConfigError(
+                f"control socket {self.path}: no directory {self._absolute.parent}; "
+                "create it or use another --control"
+            )
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             with _directory_locked(self._absolute.parent):
