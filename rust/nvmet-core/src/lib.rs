@@ -1,7 +1,7 @@
 //! The NVMe controller model: PCI function, registers, queues, commands, workers, target.
 //!
 //! Modules have ranks and import only downward: `target` → `device` → `controller`, `placement` → `worker` → `io`, `subsystem`,
-//! `namespace` → `queue`, `pci`, `irq`, `thread` → `error`, `stats`. `docs/architecture.md` says what each may know.
+//! `namespace`, `reservation` → `queue`, `pci`, `irq`, `thread` → `error`, `stats`. `docs/architecture.md` says what each may know.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod pci;
 mod placement;
 pub mod queue;
+pub mod reservation;
 pub mod stats;
 pub mod subsystem;
 pub mod target;
