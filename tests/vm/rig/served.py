@@ -78,13 +78,12 @@ class Served:
             raise GuestError(f"the target exited with {status}\n{self.said()}")
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL, which leaves no time for anything."""
         self._process.kill()
         self._process.wait()
 
-    def kill_and_start_again(self) -> None:
-        """SIGKILL, which leaves no time for anything, and a new target on the same configuration."""
-        self.kill()
+    def start_again(self) -> None:
+        """A new target on the same configuration, after a kill."""
         self._process = self._start()
 
     def said(self) -> str:
