@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nvmet_block::Backend;
 use nvmet_core::TargetError;
 use nvmet_core::device::DoorbellMode;
-use nvmet_core::namespace::{NamespaceConfig, NamespaceIds};
+use nvmet_core::namespace::NamespaceConfig;
 use nvmet_core::subsystem::SubsystemConfig;
 use nvmet_core::target::{ControllerConfig, Listen, Target};
 use nvmet_host::bench::Rng;
@@ -33,16 +33,8 @@ pub fn serve(
 ) -> Result<(), TargetError> {
     // The name of the socket in its directory is unique, and so is the subsystem's.
     let serial = socket.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let config = SubsystemConfig { nqn: None, serial, model: "bench".into(), firmware: "1".into() };
-    let subsystem = target.add_subsystem(config)?;
-    let ids = NamespaceIds::default();
-    subsystem.add_namespace(NamespaceConfig {
-        nsid: Some(1),
-        block_size: 512,
-        read_only: false,
-        backend,
-        ids,
-    })?;
+    let subsystem = target.add_subsystem(SubsystemConfig::new(serial))?;
+    subsystem.add_namespace(NamespaceConfig::new(backend))?;
     let socket = Listen::Path(socket.to_owned());
     target.listen(&subsystem, ControllerConfig { doorbells, ..ControllerConfig::new(socket) })?;
     Ok(())

@@ -6,11 +6,11 @@ use std::sync::mpsc::{self, Receiver};
 
 use nvmet_block::Backend;
 use nvmet_core::irq::Vectors;
-use nvmet_core::namespace::{NamespaceConfig, NamespaceIds};
+use nvmet_core::namespace::NamespaceConfig;
 use nvmet_core::queue::{
     CQE_SIZE, CompletionQueueState, DOORBELL_PAGE_SIZE, SQE_SIZE, SubmissionQueueState, register_index,
 };
-use nvmet_core::subsystem::{Subsystem, SubsystemConfig};
+use nvmet_core::subsystem::{HostIdentity, Subsystem, SubsystemConfig, Who};
 use nvmet_core::worker::{Command, Event, Link};
 use nvmet_dma::{DoorbellPage, LoopbackMemory};
 use nvmet_host::bench::Rng;
@@ -86,19 +86,16 @@ impl Guest {
     /// When the system gives no memory.
     pub fn with(backend: Arc<dyn Backend>, layout: Layout) -> Self {
         let transfers = backend.geometry().size / TRANSFER as u64;
-        let config =
-            SubsystemConfig { nqn: None, serial: "1".into(), model: "bench".into(), firmware: "1".into() };
-        let subsystem = Arc::new(Subsystem::new(config).expect("the names are good"));
-        let ids = NamespaceIds::default();
-        let config = NamespaceConfig { nsid: Some(1), block_size: 512, read_only: false, backend, ids };
-        subsystem.add_namespace(config).expect("the namespace is good");
+        let subsystem = Arc::new(Subsystem::new(SubsystemConfig::new("1")).expect("the names are good"));
+        subsystem.add_namespace(NamespaceConfig::new(backend)).expect("the namespace is good");
         let len = IDLE + usize::from(layout.queues) * IDLE_PAIR;
         let memory = LoopbackMemory::new(len).expect("there is memory");
         let page = Arc::new(DoorbellPage::new(DOORBELL_PAGE_SIZE).expect("there is memory"));
         let vectors = Arc::new(Vectors::new(1));
         let (sender, events) = mpsc::channel();
         let (key, dma) = (Link::next_key(), memory.handle());
-        let link = Link::new(key, dma, page.clone(), vectors, subsystem, sender, Box::new(|| {}));
+        let who = Who { cntlid: 1, host: HostIdentity { nqn: "nqn.bench".into(), id: [1; 16] } };
+        let link = Link::new(key, dma, page.clone(), vectors, subsystem, who, sender, Box::new(|| {}));
         link.set_running(true);
         Self {
             memory,

@@ -13,7 +13,7 @@ use nvmet_block::{IoQueue, Op};
 use nvmet_core::io::decode::{IoCommand, decode};
 use nvmet_core::io::execute::{Context, Request, issue};
 use nvmet_core::io::prp;
-use nvmet_core::namespace::{Namespace, NamespaceConfig, NamespaceIds};
+use nvmet_core::namespace::{Namespace, NamespaceConfig};
 use nvmet_core::queue::{
     CQE_SIZE, CompletionQueue, CompletionQueueState, DOORBELL_PAGE_SIZE, Doorbells, SQE_SIZE,
     SubmissionQueue, SubmissionQueueState, register_index,
@@ -215,9 +215,7 @@ fn backend(group: &mut Group<'_>, rig: &mut Rig) {
 
 /// From a decoded command to the backend's answer: the checks against the namespace, `prp` and `backend`.
 fn checks(group: &mut Group<'_>, rig: &mut Rig, sqes: &[Sqe]) {
-    let ids = NamespaceIds::default();
-    let config = NamespaceConfig { nsid: Some(1), block_size: 512, read_only: false, backend: null(), ids };
-    let namespace = Namespace::new(1, config).expect("the namespace is good");
+    let namespace = Namespace::new(1, NamespaceConfig::new(null())).expect("the namespace is good");
     let mut queue = null().open_queue(BATCH).expect("it needs nothing");
     let mut segments = SegmentBuf::new(1024, 64 << 20);
     let commands: Vec<(Sqe, IoCommand)> =

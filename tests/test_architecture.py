@@ -32,7 +32,7 @@ MAY_USE: dict[str, set[str]] = {
 CORE_RANKS: tuple[frozenset[str], ...] = (
     frozenset({"error", "stats"}),
     frozenset({"queue", "pci", "irq", "thread"}),
-    frozenset({"io", "subsystem", "namespace"}),
+    frozenset({"io", "subsystem", "namespace", "reservation"}),
     frozenset({"worker"}),
     frozenset({"controller", "placement"}),
     frozenset({"device"}),

@@ -22,6 +22,12 @@ pub enum TargetError {
         /// Which socket, why, and what to do.
         reason: String,
     },
+    /// The file of what a namespace keeps cannot be used.
+    #[error("{reason}")]
+    State {
+        /// Which file, why, and what to do.
+        reason: String,
+    },
     /// The operating system refused a resource.
     #[error("cannot {what}: {source}")]
     System {

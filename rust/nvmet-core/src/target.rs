@@ -19,12 +19,13 @@ use nvmet_vfio_user::listener::{ListenError, Listener};
 use nvmet_vfio_user::reactor::{DeviceHandle, Reactor, ReactorError, ReactorHandle, ReactorOptions};
 
 use crate::controller::ControllerLimits;
-pub use crate::controller::HostIdentity;
+pub use crate::controller::{HostIdentity, Lifetime};
 use crate::device::{ClientEvent, DeviceConfig, DoorbellMode, NvmeDevice};
 use crate::error::TargetError;
 use crate::pci::PciIds;
 use crate::placement::{allowed_cpus, place};
 use crate::stats::Batch;
+use crate::subsystem::ana::AnaStates;
 use crate::subsystem::{Subsystem, SubsystemConfig};
 use crate::worker::{WaitMode, WorkerPool};
 
@@ -72,6 +73,12 @@ pub struct ControllerConfig {
     pub hostnqn: Option<String>,
     /// Host Identifier, not zero; None: derived from the host's NQN.
     pub hostid: Option<[u8; 16]>,
+    /// Controller Identifier, in the range of the subsystem; None: any.
+    pub cntlid: Option<u16>,
+    /// States of ANA groups.
+    pub ana: AnaStates,
+    /// What SMART counted before this process.
+    pub lifetime: Lifetime,
 }
 
 impl ControllerConfig {
@@ -85,6 +92,9 @@ impl ControllerConfig {
             ids: PciIds::default(),
             hostnqn: None,
             hostid: None,
+            cntlid: None,
+            ana: AnaStates::default(),
+            lifetime: Lifetime::default(),
         }
     }
 }
@@ -113,6 +123,7 @@ struct Served {
     device: DeviceHandle<NvmeDevice>,
     host: HostIdentity,
     attached: Arc<AtomicBool>,
+    subsystem: Arc<Subsystem>,
 }
 
 struct State {
@@ -206,13 +217,25 @@ impl Target {
         subsystem: &Arc<Subsystem>,
         config: ControllerConfig,
     ) -> Result<ControllerId, TargetError> {
-        let ControllerConfig { socket, queues, queue_size, doorbells, ids, hostnqn, hostid } = config;
+        let ControllerConfig {
+            socket,
+            queues,
+            queue_size,
+            doorbells,
+            ids,
+            hostnqn,
+            hostid,
+            cntlid,
+            ana,
+            lifetime,
+        } = config;
         let place = place_of(&socket);
         let host = host_identity(subsystem, &place, hostnqn, hostid)?;
         let limits = ControllerLimits { queues, entries: queue_size };
         limits.check()?;
         ids.validate().map_err(|error| TargetError::config("pci ids", error, "choose other ones"))?;
         let mut state = self.lock();
+        check_host(&host, &state)?;
         let reactor = state.reactor.clone().ok_or(TargetError::ShutDown)?;
         let listener = match socket {
             Listen::Path(path) => Listener::bind(path),
@@ -234,12 +257,14 @@ impl Target {
             let _ = signal.signal();
         };
         let place = String::from_utf8_lossy(&place).into_owned();
-        let device = DeviceConfig { limits, ids, doorbells, host: host.clone(), place };
+        let device =
+            DeviceConfig { limits, ids, doorbells, host: host.clone(), place, cntlid, ana, lifetime };
         let (subsystem, pool) = (Arc::clone(subsystem), Arc::clone(&self.pool));
+        let served = Arc::clone(&subsystem);
         let device = reactor.try_add(listener, move |waker| {
             NvmeDevice::new(device, subsystem, pool, move || waker.wake(), events)
         })?;
-        state.controllers.insert(id, Served { device, host, attached });
+        state.controllers.insert(id, Served { device, host, attached, subsystem: served });
         state.next += 1;
         Ok(id)
     }
@@ -261,6 +286,46 @@ impl Target {
     /// [`TargetError::Config`] if there is no such controller.
     pub fn host(&self, id: ControllerId) -> Result<HostIdentity, TargetError> {
         self.lock().controllers.get(&id).map(|served| served.host.clone()).ok_or_else(|| no_controller(id))
+    }
+
+    /// The Controller Identifier of a controller.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if there is no such controller, [`TargetError::ShutDown`].
+    pub fn cntlid(&self, id: ControllerId) -> Result<u16, TargetError> {
+        Ok(self.device(id)?.call(|device| device.cntlid())?)
+    }
+
+    /// What SMART has counted over the life of a controller, with its Error Information log.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if there is no such controller, [`TargetError::ShutDown`].
+    pub fn lifetime(&self, id: ControllerId) -> Result<Lifetime, TargetError> {
+        Ok(self.device(id)?.call(|device| device.lifetime())?)
+    }
+
+    fn device(&self, id: ControllerId) -> Result<DeviceHandle<NvmeDevice>, TargetError> {
+        self.lock().controllers.get(&id).map(|served| served.device.clone()).ok_or_else(|| no_controller(id))
+    }
+
+    /// Removes a subsystem that no controller belongs to, with its namespaces. What backends have is on the medium when
+    /// they are closed, or not, as after [`Subsystem::remove_namespace`].
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if it has controllers, or is none of this target.
+    pub fn remove_subsystem(&self, subsystem: &Arc<Subsystem>) -> Result<(), TargetError> {
+        let mut state = self.lock();
+        let nqn = subsystem.nqn();
+        if state.controllers.values().any(|served| Arc::ptr_eq(&served.subsystem, subsystem)) {
+            return Err(TargetError::config("subsystem", nqn, "close its controllers first"));
+        }
+        let at = state.subsystems.iter().position(|other| Arc::ptr_eq(other, subsystem));
+        let at = at.ok_or_else(|| TargetError::config("subsystem", nqn, "there is no such subsystem"))?;
+        state.subsystems.remove(at);
+        Ok(())
     }
 
     /// Whether a client is attached to a controller.
@@ -383,6 +448,16 @@ impl Drop for Target {
             tracing::error!("{error}");
         }
     }
+}
+
+/// One host has one identifier, or reservations would take it for two.
+fn check_host(host: &HostIdentity, state: &State) -> Result<(), TargetError> {
+    let other = state.controllers.values().map(|served| &served.host).find(|other| other.nqn == host.nqn);
+    if other.is_some_and(|other| other.id != host.id) {
+        let fix = "a controller of this host has another Host Identifier: give both the same one";
+        return Err(TargetError::config("hostnqn", &host.nqn, fix));
+    }
+    Ok(())
 }
 
 fn no_controller(id: ControllerId) -> TargetError {

@@ -16,10 +16,11 @@ use std::time::Instant;
 
 use common::guest::{DATA, IOVA, LIMIT, MEMORY, Ring};
 use common::{namespace, ram, serve_with, subsystem_config};
-use nvmet_core::controller::{ControllerLimits, HostIdentity};
+use nvmet_core::controller::{ControllerLimits, HostIdentity, Lifetime};
 use nvmet_core::device::{DeviceConfig, DoorbellMode, StandaloneDevice};
 use nvmet_core::pci::PciIds;
 use nvmet_core::subsystem::Subsystem;
+use nvmet_core::subsystem::ana::AnaStates;
 use nvmet_core::worker::{WorkerConfig, WorkerPool};
 use nvmet_dma::{EventFd, SharedMemory};
 use nvmet_host::{SqeExt, read_write};
@@ -300,6 +301,9 @@ fn standalone() -> StandaloneDevice {
         doorbells: DoorbellMode::Trapped,
         host: host(),
         place: "the standalone device".to_owned(),
+        cntlid: None,
+        ana: AnaStates::default(),
+        lifetime: Lifetime::default(),
     };
     StandaloneDevice::new(config, subsystem, pool).unwrap()
 }

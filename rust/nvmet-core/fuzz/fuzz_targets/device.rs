@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use nvmet_block::RamBackend;
-use nvmet_core::controller::{ControllerLimits, HostIdentity};
+use nvmet_core::controller::{ControllerLimits, HostIdentity, Lifetime};
 use nvmet_core::device::{DeviceConfig, DoorbellMode, NvmeDevice};
-use nvmet_core::namespace::{NamespaceConfig, NamespaceIds};
+use nvmet_core::namespace::NamespaceConfig;
 use nvmet_core::pci::PciIds;
+use nvmet_core::subsystem::ana::AnaStates;
 use nvmet_core::subsystem::{Subsystem, SubsystemConfig};
 use nvmet_core::worker::{WorkerConfig, WorkerPool};
 use nvmet_dma::SharedMemory;
@@ -72,21 +73,9 @@ struct Target {
 }
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
-    let config = SubsystemConfig {
-        nqn: None,
-        serial: "FUZZ".to_owned(),
-        model: "fuzz".to_owned(),
-        firmware: "1".to_owned(),
-    };
-    let subsystem = Arc::new(Subsystem::new(config).expect("a subsystem"));
-    let namespace = NamespaceConfig {
-        nsid: None,
-        block_size: 512,
-        read_only: false,
-        backend: Arc::new(RamBackend::new(1 << 20, false).expect("memory")),
-        ids: NamespaceIds::default(),
-    };
-    subsystem.add_namespace(namespace).expect("a namespace");
+    let subsystem = Arc::new(Subsystem::new(SubsystemConfig::new("FUZZ")).expect("a subsystem"));
+    let backend = Arc::new(RamBackend::new(1 << 20, false).expect("memory"));
+    subsystem.add_namespace(NamespaceConfig::new(backend)).expect("a namespace");
     let pool = Arc::new(WorkerPool::start(vec![WorkerConfig::default()]).expect("a worker"));
     Target { subsystem, pool }
 });
@@ -108,6 +97,9 @@ impl Guest {
             doorbells: DoorbellMode::Trapped,
             host: HostIdentity { nqn: "nqn.2014-08.org.nvmexpress:uuid:fuzz".to_owned(), id: [1; 16] },
             place: "the fuzzer".to_owned(),
+            cntlid: None,
+            ana: AnaStates::default(),
+            lifetime: Lifetime::default(),
         };
         let wake = move || {
             // A device that is woken after its end has nobody to tell.

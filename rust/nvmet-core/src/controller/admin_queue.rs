@@ -31,6 +31,8 @@ pub enum Waiting {
     ShadowSet(usize),
     /// A worker to abort the command with this token.
     Aborted(u32),
+    /// The subsystem to do what was asked with this token.
+    Done(u32),
 }
 
 #[derive(Debug)]
@@ -226,6 +228,7 @@ impl Controller {
             (Waiting::SqRemoved(wanted), Event::SqRemoved { sqid }) => wanted == sqid,
             (Waiting::CqRemoved(wanted), Event::CqRemoved { cqid }) => wanted == cqid,
             (Waiting::Aborted(wanted), Event::Aborted { token, .. }) => wanted == token,
+            (Waiting::Done(wanted), Event::Done { token, .. }) => wanted == token,
             (Waiting::ShadowSet(left), Event::ShadowSet) => {
                 *left -= 1;
                 *left == 0
@@ -244,6 +247,7 @@ impl Controller {
                 Ok(0)
             }
             Event::Aborted { aborted, .. } => self.abort_over(aborted),
+            Event::Done { status, .. } if !status.is_success() => Err(status),
             _ => Ok(0),
         };
         self.complete_admin(&pending.sqe, pending.permit, result);

@@ -44,9 +44,10 @@ impl Controller {
             Effect::Disable => self.disable(),
             Effect::Shutdown(kind) => self.shut_down(kind),
             Effect::SubsystemReset => {
-                tracing::info!("NVM subsystem reset");
-                self.reset();
-                self.registers.csts.set_nssro(true);
+                tracing::info!("NVM subsystem reset, by the host of controller {}", self.cntlid);
+                self.subsystem.reset(self.cntlid);
+                // The others hear of it; this one has done it when the write is over.
+                self.subsystem_reset();
             }
         }
     }
@@ -137,6 +138,12 @@ impl Controller {
         if self.phase == Phase::Enabled {
             self.quiesce();
         }
+    }
+
+    /// This controller's part of an NVM Subsystem Reset.
+    pub(super) fn subsystem_reset(&mut self) {
+        self.reset();
+        self.registers.csts.set_nssro(true);
     }
 
     /// Whether no worker holds anything of the controller.

@@ -5,7 +5,9 @@
 
 mod admin;
 mod admin_queue;
+mod health;
 mod lifecycle;
+mod member;
 mod moves;
 mod queues;
 mod registers;
@@ -16,11 +18,13 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use nvmet_dma::{DmaHandle, DmaReader, DoorbellPage};
-use nvmet_spec::registers::{DOORBELL_BASE, Doorbell};
+use nvmet_spec::registers::{DOORBELL_BASE, Doorbell, ShutdownStatus};
 
 use self::admin::AdminState;
 use self::admin_queue::AdminQueue;
+pub use self::health::Lifetime;
 use self::lifecycle::{Phase, Shutdown};
+use self::member::Membership;
 use self::moves::Moves;
 use self::queues::QueueTable;
 use self::registers::Registers;
@@ -29,7 +33,9 @@ use crate::error::TargetError;
 use crate::irq::Vectors;
 use crate::queue::{DOORBELL_PAGE_SIZE, Doorbells, InvalidDoorbell, register_index};
 use crate::stats::Batch;
-use crate::subsystem::Subsystem;
+pub use crate::subsystem::HostIdentity;
+use crate::subsystem::ana::AnaStates;
+use crate::subsystem::{Subsystem, View, Who};
 use crate::worker::{Event, Link, WorkerPool};
 
 /// The most I/O queues: their doorbells and the admin queue's fill a page of 4096 bytes, and so do shadow doorbells.
@@ -63,20 +69,29 @@ impl ControllerLimits {
     }
 }
 
-/// Whose controller it is: the host that it belongs to (design: identity is configured, stable, never zero).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostIdentity {
-    /// The host's NQN.
-    pub nqn: String,
-    /// The 128-bit Host Identifier.
-    pub id: [u8; 16],
+/// What a controller begins with.
+#[derive(Clone, Debug)]
+pub struct ControllerSetup {
+    /// Queues and their size.
+    pub limits: ControllerLimits,
+    /// PCI Vendor ID and Subsystem Vendor ID.
+    pub pci_ids: (u16, u16),
+    /// Whose controller it is.
+    pub host: HostIdentity,
+    /// Where it is reached, for people.
+    pub place: String,
+    /// The Controller Identifier wanted; None: any.
+    pub cntlid: Option<u16>,
+    /// The states that ANA groups begin in.
+    pub ana: AnaStates,
+    /// What SMART counted before this process.
+    pub lifetime: Lifetime,
 }
 
 /// A controller of a subsystem.
 pub struct Controller {
     limits: ControllerLimits,
     pci_ids: (u16, u16),
-    host: HostIdentity,
     place: String,
     cntlid: u16,
     subsystem: Arc<Subsystem>,
@@ -99,30 +114,27 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// A controller after power on. `pci_ids` are the PCI Vendor ID and Subsystem Vendor ID; `place` tells people which
-    /// one it is. `wake` rouses the control thread to call [`poll`](Self::poll), from any thread.
+    /// A controller after power on. `wake` rouses the control thread to call [`poll`](Self::poll), from any thread.
     ///
     /// # Errors
     ///
-    /// [`TargetError::Config`] for limits out of range or a full subsystem, [`TargetError::System`] for a doorbell
-    /// page that cannot be made.
-    #[expect(clippy::too_many_arguments, reason = "one call, by the device")]
+    /// [`TargetError::Config`] for limits out of range or an identifier that cannot be had, [`TargetError::System`] for a
+    /// doorbell page that cannot be made.
     pub fn new(
-        limits: ControllerLimits,
-        pci_ids: (u16, u16),
-        host: HostIdentity,
-        place: String,
+        setup: ControllerSetup,
         subsystem: Arc<Subsystem>,
         pool: Arc<WorkerPool>,
         dma: DmaHandle,
         vectors: Arc<Vectors>,
         wake: impl Fn() + Send + Sync + Clone + 'static,
     ) -> Result<Self, TargetError> {
+        let ControllerSetup { limits, pci_ids, host, place, cntlid, ana, lifetime } = setup;
         limits.check()?;
         let page = DoorbellPage::new(DOORBELL_PAGE_SIZE)
             .map_err(|e| TargetError::system("make the doorbell page", e))?;
         let page = Arc::new(page);
-        let cntlid = subsystem.join(wake.clone())?;
+        let cntlid = subsystem.join(cntlid, &host, ana)?;
+        let who = Who { cntlid, host };
         let (sender, events) = channel();
         let link = Arc::new(Link::new(
             Link::next_key(),
@@ -130,18 +142,20 @@ impl Controller {
             Arc::clone(&page),
             vectors,
             Arc::clone(&subsystem),
+            who,
             sender,
             Box::new(wake),
         ));
-        let namespaces = subsystem.namespaces();
+        subsystem.enter(cntlid, Arc::new(Membership::new(&link, &pool)));
+        let view = View::new(subsystem.namespaces(), &link.who);
         Ok(Self {
-            registers: Registers::new(limits.entries),
-            admin: AdminState::new(&limits, host.id, namespaces),
+            registers: Registers::new(limits.entries)
+                .with_subsystem_reset(subsystem.config().subsystem_reset != Some(false)),
+            admin: AdminState::new(&limits, link.who.host.id, view, lifetime),
             reader: link.dma.reader(),
             doorbells: Doorbells::new(Arc::clone(&page)),
             limits,
             pci_ids,
-            host,
             place,
             cntlid,
             subsystem,
@@ -167,7 +181,7 @@ impl Controller {
 
     /// The host that the controller belongs to.
     pub fn host(&self) -> &HostIdentity {
-        &self.host
+        &self.link.who.host
     }
 
     /// The doorbell page, for mapping.
@@ -194,10 +208,23 @@ impl Controller {
         self.link.stats.read()
     }
 
-    /// Begins with a client. `polled`: it writes doorbells through a mapping, so that no message tells of them.
+    /// What SMART has counted over the controller's life, with its Error Information log.
+    pub fn lifetime(&mut self) -> Lifetime {
+        self.gather_failures();
+        self.admin.lifetime(&self.link.stats.read())
+    }
+
+    /// Begins with a client, which is a power cycle to its host. `polled`: it writes doorbells through a mapping, so that no message tells of them.
     pub fn client_attached(&mut self, polled: bool) {
         self.polled = polled;
         self.rings = RingWatch::default();
+        self.admin.powered_on();
+    }
+
+    /// The client has left: the power is off.
+    pub fn client_detached(&mut self) {
+        let unsafely = self.phase == Phase::Enabled && self.registers.csts.shst() != ShutdownStatus::Complete;
+        self.admin.powered_off(unsafely);
     }
 
     /// Follows the Bus Master Enable bit: without it the controller reads and writes no guest memory on its own.
@@ -322,11 +349,11 @@ impl Controller {
         while let Ok(event) = self.events.try_recv() {
             self.handle(event);
         }
-        if !self.subsystem.is_current(self.admin.namespaces()) {
-            let namespaces = self.subsystem.namespaces();
-            self.admin.namespaces_changed(namespaces);
+        if !self.subsystem.is_current(self.admin.view().map()) {
+            self.admin.view_changed(View::new(self.subsystem.namespaces(), &self.link.who));
             self.refresh_workers();
         }
+        self.admin.check_health(*self.subsystem.health());
         self.check_deadlines(now);
         self.run_admin_queue();
     }
@@ -345,9 +372,13 @@ impl Controller {
             Event::Overloaded { cqid, to } => self.begin_move(cqid, to),
             Event::Released { cq, sqs } => self.released(cq, sqs),
             Event::Kept { cqid } => self.kept(cqid),
-            Event::SqRemoved { .. } | Event::CqRemoved { .. } | Event::ShadowSet | Event::Aborted { .. } => {
-                self.answer_pending(&event);
-            }
+            Event::Notice { nsid, kind } => self.admin.notice(nsid, kind),
+            Event::SubsystemReset => self.subsystem_reset(),
+            Event::SqRemoved { .. }
+            | Event::CqRemoved { .. }
+            | Event::ShadowSet
+            | Event::Aborted { .. }
+            | Event::Done { .. } => self.answer_pending(&event),
         }
     }
 

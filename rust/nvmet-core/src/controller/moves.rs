@@ -91,23 +91,28 @@ mod tests {
     use nvmet_dma::LoopbackMemory;
 
     use super::super::queues::CqInfo;
-    use super::super::{ControllerLimits, HostIdentity};
+    use super::super::{ControllerLimits, ControllerSetup, HostIdentity, Lifetime};
     use super::*;
     use crate::irq::Vectors;
+    use crate::subsystem::ana::AnaStates;
     use crate::subsystem::{Subsystem, SubsystemConfig};
     use crate::worker::{WorkerConfig, WorkerPool};
     use std::sync::Arc;
 
     #[test]
     fn the_new_worker_hears_of_rings_though_the_old_one_has_not() {
-        let config =
-            SubsystemConfig { nqn: None, serial: "1".into(), model: "test".into(), firmware: "1".into() };
+        let config = SubsystemConfig::new("1");
         let memory = LoopbackMemory::new(1 << 20).unwrap();
         let mut controller = Controller::new(
-            ControllerLimits { queues: 2, entries: 64 },
-            (0, 0),
-            HostIdentity { nqn: String::new(), id: [0; 16] },
-            "a test".into(),
+            ControllerSetup {
+                limits: ControllerLimits { queues: 2, entries: 64 },
+                pci_ids: (0, 0),
+                host: HostIdentity { nqn: String::new(), id: [1; 16] },
+                place: "a test".into(),
+                cntlid: None,
+                ana: AnaStates::default(),
+                lifetime: Lifetime::default(),
+            },
             Arc::new(Subsystem::new(config).unwrap()),
             Arc::new(WorkerPool::start(vec![WorkerConfig::default(); 2]).unwrap()),
             memory.handle(),

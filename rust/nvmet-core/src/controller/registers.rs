@@ -59,10 +59,17 @@ impl Registers {
         Self { cap, intms: 0, cc: Cc::new(), csts: Csts::new(), aqa: Aqa::new(), asq: 0, acq: 0 }
     }
 
+    /// Whether the host may reset the NVM subsystem (CAP.NSSRS).
+    pub fn with_subsystem_reset(mut self, supported: bool) -> Self {
+        self.cap.set_nssrs(supported);
+        self
+    }
+
     /// Back to power on, but for what outlives a reset of the kind: CSTS.NSSRO, and, over a Controller Reset, the
     /// admin queue registers (NVMe Base 2.0, 3.7.2).
     pub fn reset(&mut self, keep_admin_queues: bool) {
-        let fresh = Self::new(self.cap.mqes());
+        let mut fresh = Self::new(self.cap.mqes());
+        fresh.cap = self.cap;
         let old = std::mem::replace(self, fresh);
         self.csts.set_nssro(old.csts.nssro());
         if keep_admin_queues {
@@ -121,7 +128,9 @@ impl Registers {
             registers::INTMC => self.intms &= !value,
             registers::CC => return self.write_cc(Cc::from_bits(value)),
             registers::CSTS if Csts::from_bits(value).nssro() => self.csts.set_nssro(false),
-            registers::NSSR if value == NSSR_MAGIC => return Some(Effect::SubsystemReset),
+            registers::NSSR if value == NSSR_MAGIC && self.cap.nssrs() => {
+                return Some(Effect::SubsystemReset);
+            }
             registers::AQA => {
                 let new = Aqa::from_bits(value);
                 self.aqa = Aqa::new().with_asqs_z(new.asqs_z()).with_acqs_z(new.acqs_z());

@@ -15,13 +15,14 @@ use nvmet_vfio_user::{
 };
 
 pub use self::server_backend::StandaloneDevice;
-use crate::controller::{Controller, ControllerLimits, HostIdentity};
+use crate::controller::{Controller, ControllerLimits, ControllerSetup, HostIdentity, Lifetime};
 use crate::error::TargetError;
 use crate::irq::{IrqError, Vectors};
 use crate::pci::msix::{self, MsixTable};
 use crate::pci::{Effects, PciConfig, PciFunction, PciIds, PowerState, Reset, device_serial_number};
 use crate::stats::Batch;
 use crate::subsystem::Subsystem;
+use crate::subsystem::ana::AnaStates;
 use crate::worker::WorkerPool;
 
 /// Regions of a VFIO PCI device: BAR0 to BAR5, ROM, config space, VGA.
@@ -68,6 +69,12 @@ pub struct DeviceConfig {
     pub host: HostIdentity,
     /// Where it is reached, for people: what warnings call the guest by.
     pub place: String,
+    /// The Controller Identifier wanted; None: any.
+    pub cntlid: Option<u16>,
+    /// The states that ANA groups begin in.
+    pub ana: AnaStates,
+    /// What SMART counted before this process.
+    pub lifetime: Lifetime,
 }
 
 /// What a device tells its target.
@@ -132,12 +139,10 @@ impl NvmeDevice {
         let msix = MsixTable::new(vectors).map_err(pci_error)?;
         let dma = DmaSpace::new(wake.clone());
         let vectors = Arc::new(Vectors::new(vectors));
-        let ids = (config.ids.vendor, config.ids.subsystem_vendor);
+        let DeviceConfig { limits, ids, host, place, cntlid, ana, lifetime, .. } = config;
+        let pci_ids = (ids.vendor, ids.subsystem_vendor);
         let controller = Controller::new(
-            config.limits,
-            ids,
-            config.host,
-            config.place,
+            ControllerSetup { limits, pci_ids, host, place, cntlid, ana, lifetime },
             subsystem,
             pool,
             dma.handle(),
@@ -170,6 +175,11 @@ impl NvmeDevice {
     /// Counters of the I/O queues.
     pub fn stats(&self) -> Batch {
         self.controller.stats()
+    }
+
+    /// What SMART has counted over its life.
+    pub fn lifetime(&mut self) -> Lifetime {
+        self.controller.lifetime()
     }
 
     fn wait_for(&mut self, pending: Pending) -> Outcome {
@@ -288,6 +298,7 @@ impl Device for NvmeDevice {
 
     fn detached(&mut self) -> Outcome {
         tracing::info!("client detached");
+        self.controller.client_detached();
         self.begin_reset(Reset::Conventional);
         self.vectors.release();
         let retired = self.dma.clear();

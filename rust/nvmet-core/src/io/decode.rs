@@ -49,6 +49,8 @@ pub enum IoCommand {
         /// Attribute Deallocate (AD).
         deallocate: bool,
     },
+    /// Reservation Register, Report, Acquire or Release, 7.2 to 7.5 of NVMe Base 2.0.
+    Reservation(NvmOpcode),
 }
 
 /// Decodes an I/O command. Fused commands are paired by the caller; `sqe` may be either half.
@@ -81,6 +83,10 @@ pub fn decode(sqe: &Sqe) -> Result<IoCommand, Status> {
             ranges: DsmCdw10::from_bits(sqe.cdw10).nr(),
             deallocate: DsmCdw11::from_bits(sqe.cdw11).ad(),
         },
+        NvmOpcode::ReservationRegister
+        | NvmOpcode::ReservationReport
+        | NvmOpcode::ReservationAcquire
+        | NvmOpcode::ReservationRelease => IoCommand::Reservation(opcode),
         _ => return Err(Status::INVALID_OPCODE.with_dnr()),
     })
 }

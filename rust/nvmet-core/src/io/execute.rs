@@ -155,6 +155,8 @@ fn try_issue(
                 }
             }
         }
+        // Not the backend's: workers pass them on.
+        IoCommand::Reservation(_) => return Err(Status::INVALID_OPCODE.with_dnr()),
     }
     Ok(issued)
 }
@@ -164,7 +166,10 @@ pub fn transferred(command: &IoCommand, block_shift: u32) -> (u64, u64) {
     match *command {
         IoCommand::Read(blocks) | IoCommand::Compare(blocks) => (blocks.nlb << block_shift, 0),
         IoCommand::Write(blocks, _) => (0, blocks.nlb << block_shift),
-        IoCommand::Flush | IoCommand::WriteZeroes { .. } | IoCommand::DatasetManagement { .. } => (0, 0),
+        IoCommand::Flush
+        | IoCommand::WriteZeroes { .. }
+        | IoCommand::DatasetManagement { .. }
+        | IoCommand::Reservation(_) => (0, 0),
     }
 }
 

@@ -10,9 +10,11 @@ use nvmet_spec::command::{Fuse, NvmOpcode, Sqe};
 use super::commands::Fetched;
 use super::groups::Group;
 use super::inflight::{Entry, Origin};
+use super::namespaces::NamespaceQueues;
 use super::run::Worker;
 use crate::io::decode::{IoCommand, decode};
 use crate::io::execute::{Context, Request, issue, transferred};
+use crate::stats::Batch;
 
 /// Entries that are copied at once.
 pub const BATCH: usize = 32;
@@ -37,7 +39,7 @@ impl Worker {
         let Some(owner) = self.groups[at].as_ref().map(|group| group.controller) else { return false };
         let mut busy = self.refresh(owner);
         let Some(group) = self.groups[at].as_mut() else { return busy };
-        let Some(controller) = self.controllers[owner].as_ref() else { return busy };
+        let Some(controller) = self.controllers[owner].as_mut() else { return busy };
         if !controller.link.is_running() || group.leaving.is_some() {
             return busy;
         }
@@ -52,6 +54,9 @@ impl Worker {
                 link.tell_of_invalid_doorbell(invalid);
             }
         }
+        // After the tails: a command that was submitted after somebody was told that a reservation has changed must meet
+        // the map that says so.
+        controller.refresh_namespaces(&mut self.namespaces, &self.sleeper);
         // With one queue there is nothing to arbitrate.
         let burst =
             if group.sqs.len() == 1 { QUOTA } else { controller.tuning.arbitration_burst.clamp(1, QUOTA) };
@@ -167,12 +172,18 @@ impl Worker {
             page_size: controller.page_size,
             max_transfer: controller.max_transfer,
         };
-        let batch = &mut controller.batch;
-        let mut posted = 0;
+        // What was done on the namespace at hand: one after the other, they are mostly the same.
+        let (mut run, mut run_on) = (Batch::default(), usize::MAX);
+        let mut posted = 0u32;
         let mut unfinished = None;
         for sqe in &entries[..count] {
             let Some(command) = ordinary(sqe) else { break };
-            let Some(place) = controller.index.get(sqe.nsid) else { break };
+            let Some(place) = controller.index.get(sqe.nsid).filter(|place| place.open) else { break };
+            let place = place.queue;
+            if place != run_on {
+                count_run(namespaces, &mut controller.batch, run_on, &mut run);
+                run_on = place;
+            }
             let Some(target) = namespaces.get_mut(place) else { break };
             let Some(queue) = target.queue.as_mut() else { break };
             let request = Request { command: &command, sqe, tag: inflight.next_tag(), skip: 0 };
@@ -181,10 +192,11 @@ impl Worker {
             served.count += 1;
             if issued.pending == 0 && !issued.full && issued.status.is_success() {
                 let (read, written) = transferred(&command, target.namespace.block_shift());
-                batch.reads += u64::from(written == 0);
-                batch.writes += u64::from(written != 0);
-                batch.bytes_read += read;
-                batch.bytes_written += written;
+                run.reads += u64::from(written == 0);
+                run.writes += u64::from(written != 0);
+                run.bytes_read += read;
+                run.bytes_written += written;
+                run.completions += 1;
                 served.bytes += read + written;
                 posted += 1;
                 cq.post_success(sqid, submission.queue.state().head as u16, sqe.cid());
@@ -211,8 +223,8 @@ impl Worker {
                 break;
             }
         }
+        count_run(namespaces, &mut controller.batch, run_on, &mut run);
         if posted > 0 {
-            batch.completions += posted;
             self.namespaces.done_at_once();
             self.has_posted(at);
         }
@@ -221,6 +233,15 @@ impl Worker {
             Some((slot, false)) => self.complete(slot),
             None => {}
         }
+    }
+}
+
+/// Adds what was done on a namespace to the counters of both sides.
+#[inline]
+fn count_run(namespaces: &mut NamespaceQueues, controller: &mut Batch, namespace: usize, run: &mut Batch) {
+    if run.completions > 0 {
+        namespaces.count(namespace, run);
+        *controller += std::mem::take(run);
     }
 }
 

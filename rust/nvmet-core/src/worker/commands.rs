@@ -12,13 +12,15 @@ use super::controllers::ControllerSlot;
 use super::groups::{Group, Submission};
 use super::inflight::{Entry, FusedLock, Origin, Pair};
 use super::link::{CommandFailure, Event};
-use super::namespaces::NamespaceQueues;
+use super::namespaces::{NamespaceQueues, Place};
 use super::run::Worker;
 use crate::io::decode::{IoCommand, decode};
 use crate::io::execute::{Context, Issued, Request, issue, transferred};
 use crate::io::io_status;
 use crate::namespace::{ATOMIC_COMPARE_WRITE_BLOCKS, MAX_NAMESPACES};
 use crate::queue::{CompletionQueue, Permit};
+use crate::stats::Batch;
+use crate::subsystem::Gate;
 
 /// What became of the attempt to fetch one command.
 pub(super) enum Fetched {
@@ -111,15 +113,26 @@ impl Worker {
                 }
             },
         };
+        if let IoCommand::Reservation(reservation) = command {
+            return self.reserve(slot, reservation);
+        }
         let issued = if matches!(command, IoCommand::Flush) {
             let all = entry.origin == Origin::Flush || entry.sqe.nsid == NSID_ALL;
             let targets = if all { None } else { Some(entry.sqe.nsid) };
             issue_flush(controller, &mut self.namespaces, &mut self.segments, entry, targets, tag)
         } else {
             match target(controller, entry.sqe.nsid) {
-                Ok(at) => {
-                    entry.namespace = at;
-                    issue_on(at, controller, &mut self.namespaces, &mut self.segments, entry, &command, tag)
+                Ok(place) => {
+                    entry.namespace = place.queue;
+                    issue_on(
+                        place,
+                        controller,
+                        &mut self.namespaces,
+                        &mut self.segments,
+                        entry,
+                        &command,
+                        tag,
+                    )
                 }
                 Err(status) => Issued::done(status),
             }
@@ -177,7 +190,8 @@ impl Worker {
         if let Err(error) = result
             && entry.status.is_success()
         {
-            entry.status = io_status(error);
+            let undone = error == IoError::Aborted && !entry.cancelled.is_success();
+            entry.status = if undone { entry.cancelled } else { io_status(error) };
         }
         if entry.pending == 0 && !entry.stalled {
             self.complete(slot);
@@ -199,8 +213,8 @@ impl Worker {
             return true;
         }
         let Some(controller) = self.controllers[entry.controller].as_ref() else { return true };
-        let Ok(at) = target(controller, entry.sqe.nsid) else { return true };
-        let Some(queue) = self.namespaces.get_mut(at) else { return true };
+        let Ok(place) = target(controller, entry.sqe.nsid) else { return true };
+        let Some(queue) = self.namespaces.get_mut(place.queue) else { return true };
         let blocks = (entry.sqe.slba(), nlb(&entry.sqe));
         if blocks.0.checked_add(blocks.1).is_none_or(|end| end > queue.namespace.blocks()) {
             return true;
@@ -311,9 +325,9 @@ fn check_pair(first: &Sqe, second: &Sqe) -> Result<(), Status> {
     }
 }
 
-/// The backend queue of an NSID (NVMe Base 2.0, 3.2.1.2).
-fn target(controller: &ControllerSlot, nsid: u32) -> Result<usize, Status> {
-    controller.index.get(nsid).ok_or_else(|| {
+/// The place of an NSID (NVMe Base 2.0, 3.2.1.2).
+pub(super) fn target(controller: &ControllerSlot, nsid: u32) -> Result<Place, Status> {
+    controller.index.get(nsid).copied().ok_or_else(|| {
         if (1..=MAX_NAMESPACES).contains(&nsid) {
             Status::INVALID_FIELD.with_dnr()
         } else {
@@ -323,7 +337,7 @@ fn target(controller: &ControllerSlot, nsid: u32) -> Result<usize, Status> {
 }
 
 fn issue_on(
-    at: usize,
+    place: Place,
     controller: &mut ControllerSlot,
     namespaces: &mut NamespaceQueues,
     segments: &mut nvmet_dma::SegmentBuf,
@@ -331,6 +345,14 @@ fn issue_on(
     command: &IoCommand,
     tag: u64,
 ) -> Issued {
+    // What the controller itself flushes at a shutdown is not the host's command.
+    if !place.open
+        && entry.origin != Origin::Flush
+        && let Err(status) = check_gate(&place.gate, command)
+    {
+        return Issued::done(status);
+    }
+    let at = place.queue;
     let Some(target) = namespaces.get_mut(at) else { return Issued::done(Status::INTERNAL_ERROR) };
     let Some(queue) = target.queue.as_mut() else { return Issued::done(Status::NAMESPACE_NOT_READY) };
     let mut context = Context {
@@ -359,23 +381,23 @@ fn issue_flush(
 ) -> Issued {
     if let Some(nsid) = nsid {
         return match target(controller, nsid) {
-            Ok(at) => {
-                entry.namespace = at;
-                issue_on(at, controller, namespaces, segments, entry, &IoCommand::Flush, tag)
+            Ok(place) => {
+                entry.namespace = place.queue;
+                issue_on(place, controller, namespaces, segments, entry, &IoCommand::Flush, tag)
             }
             Err(status) => Issued::done(status),
         };
     }
     let mut all = Issued { pending: 0, status: Status::SUCCESS, next: entry.next, full: false };
     // `next` is the NSID that was issued last: namespaces may come and go between two attempts.
-    while let Some((nsid, at)) = controller.index.after(all.next) {
-        let one = issue_on(at, controller, namespaces, segments, entry, &IoCommand::Flush, tag);
+    while let Some((nsid, place)) = controller.index.after(all.next) {
+        let one = issue_on(place, controller, namespaces, segments, entry, &IoCommand::Flush, tag);
         all.pending += one.pending;
         if all.status.is_success() {
             all.status = one.status;
         }
         if one.full {
-            entry.namespace = at;
+            entry.namespace = place.queue;
             all.full = true;
             break;
         }
@@ -384,28 +406,45 @@ fn issue_flush(
     all
 }
 
+/// Whether a command is carried out at all (NVMe Base 2.0, 8.1.3, 8.12, 8.19.1).
+fn check_gate(gate: &Gate, command: &IoCommand) -> Result<(), Status> {
+    let refused = match command {
+        IoCommand::Read(_) | IoCommand::Compare(_) => gate.read,
+        IoCommand::Write(..) | IoCommand::WriteZeroes { .. } | IoCommand::DatasetManagement { .. } => {
+            gate.write
+        }
+        IoCommand::Flush => gate.flush,
+        IoCommand::Reservation(_) => gate.any,
+    };
+    refused.map_or(Ok(()), Err)
+}
+
 /// SMART counts commands that were completed, whatever their status, and the data that went through.
 fn count(controller: &mut ControllerSlot, namespaces: &mut NamespaceQueues, entry: &Entry) {
-    let batch = &mut controller.batch;
-    batch.completions += 1;
+    let mut batch = Batch { completions: 1, ..Batch::default() };
     if !entry.status.is_success() {
-        batch.errors += 1;
+        batch.errors = 1;
         let media = entry.status.code_type() == StatusCodeType::Media;
-        batch.media_errors += u64::from(media && !entry.status.is(Status::COMPARE_FAILURE));
+        batch.media_errors = u64::from(media && !entry.status.is(Status::COMPARE_FAILURE));
     }
-    let Some(command) = &entry.command else { return };
-    match command {
-        IoCommand::Read(_) | IoCommand::Compare(_) => batch.reads += 1,
-        IoCommand::Write(..) => batch.writes += 1,
-        _ => return,
+    match &entry.command {
+        Some(IoCommand::Read(_) | IoCommand::Compare(_)) => batch.reads = 1,
+        Some(IoCommand::Write(..)) => batch.writes = 1,
+        _ => {}
     }
     if entry.status.is_success()
+        && let Some(command) = &entry.command
         && let Some(queue) = namespaces.get_mut(entry.namespace)
     {
-        let (read, written) = transferred(command, queue.namespace.block_shift());
-        batch.bytes_read += read;
-        batch.bytes_written += written;
+        (batch.bytes_read, batch.bytes_written) = transferred(command, queue.namespace.block_shift());
     }
+    controller.batch += batch;
+    namespaces.count(entry.namespace, &batch);
+}
+
+/// Whether a command names logical blocks in its Dwords 10 and 11.
+fn has_blocks(command: &IoCommand) -> bool {
+    !matches!(command, IoCommand::Flush | IoCommand::DatasetManagement { .. } | IoCommand::Reservation(_))
 }
 
 fn post(group: &mut Group, sq: usize, controller: &ControllerSlot, entry: &mut Entry) {
@@ -416,8 +455,7 @@ fn post(group: &mut Group, sq: usize, controller: &ControllerSlot, entry: &mut E
     let cid = entry.sqe.cid();
     let mut status = entry.status;
     if !status.is_success() {
-        let lba =
-            if entry.command.is_some_and(|c| !matches!(c, IoCommand::Flush)) { entry.sqe.slba() } else { 0 };
+        let lba = if entry.command.is_some_and(|c| has_blocks(&c)) { entry.sqe.slba() } else { 0 };
         controller.link.note_failure(CommandFailure { sqid, cid, status, lba, nsid: entry.sqe.nsid });
         // The Error Information log has an entry for it.
         status = status.with_more();

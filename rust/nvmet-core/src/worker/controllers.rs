@@ -11,7 +11,7 @@ use super::tuning::Tuning;
 use super::watch::Watch;
 use crate::queue::{Doorbells, Shadow, register_index};
 use crate::stats::{Batch, Shard};
-use crate::subsystem::NamespaceMap;
+use crate::subsystem::View;
 
 /// Bytes of the shadow doorbell and EventIdx buffers: one page each (NVMe Base 2.0, 5.8).
 pub fn shadow_len(page_size: u64) -> usize {
@@ -49,7 +49,8 @@ pub struct ControllerSlot {
     /// The turn that last brought it up to date.
     pub fresh_in: u64,
     shard: Arc<Shard>,
-    map: Arc<NamespaceMap>,
+    /// Of the map of namespaces that `index` is made of; 0: none yet.
+    version: u64,
     page: Arc<DoorbellPage>,
     generation: Option<u64>,
     shadow: Option<(u64, u64)>,
@@ -76,7 +77,7 @@ impl ControllerSlot {
             watch: Watch::default(),
             fresh_in: 0,
             shard: link.stats.shard(),
-            map: Arc::default(),
+            version: 0,
             generation: None,
             shadow: None,
             admin,
@@ -85,16 +86,22 @@ impl ControllerSlot {
         }
     }
 
-    /// Takes a new map of namespaces over, if there is one. Off the fast path: compares a pointer.
+    /// Takes a new map of namespaces over, if there is one.
+    #[inline]
     pub fn refresh_namespaces(&mut self, queues: &mut NamespaceQueues, sleeper: &Sleeper) {
-        if self.link.subsystem.is_current(&self.map) {
-            return;
+        let version = self.link.subsystem.version();
+        if version != self.version {
+            self.version = version;
+            self.take_map_over(queues, sleeper);
         }
-        let map = self.link.subsystem.namespaces();
-        let index = queues.acquire(&map, sleeper);
+    }
+
+    #[cold]
+    fn take_map_over(&mut self, queues: &mut NamespaceQueues, sleeper: &Sleeper) {
+        let view = View::new(self.link.subsystem.namespaces(), &self.link.who);
+        let index = queues.acquire(&view, sleeper);
         let old = std::mem::replace(&mut self.index, index);
         queues.release(&old);
-        self.map = map;
     }
 
     /// Whether the guest's memory is another than at the last call, so that rings have to be looked up again. Tells

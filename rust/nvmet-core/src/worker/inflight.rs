@@ -8,6 +8,7 @@ use nvmet_spec::status::Status;
 use crate::io::decode::IoCommand;
 use crate::namespace::Namespace;
 use crate::queue::Permit;
+use crate::subsystem::Hold;
 
 /// A tag is a slot in bits 31:0, the number of an operation in bits 39:32, a generation above.
 const GENERATION_SHIFT: u32 = 40;
@@ -65,6 +66,13 @@ impl Drop for FusedLock {
     }
 }
 
+/// Holds that a command has, newest first, as long as this lives.
+#[derive(Debug)]
+pub struct Holds {
+    _hold: Arc<Hold>,
+    _before: Option<Box<Holds>>,
+}
+
 /// A command on its way.
 #[derive(Debug)]
 pub struct Entry {
@@ -95,6 +103,10 @@ pub struct Entry {
     pub stalled: bool,
     /// Token of the Abort command that waits for this one.
     pub abort: Option<u32>,
+    /// What it ends with if its backend gives it back undone; success: the backend's word.
+    pub cancelled: Status,
+    /// Those that wait for its end.
+    pub holds: Option<Box<Holds>>,
 }
 
 impl Entry {
@@ -115,7 +127,14 @@ impl Entry {
             lock: None,
             stalled: false,
             abort: None,
+            cancelled: Status::SUCCESS,
+            holds: None,
         }
+    }
+
+    /// Lets `hold` go when the command has ended, and not before.
+    pub fn add_hold(&mut self, hold: Arc<Hold>) {
+        self.holds = Some(Box::new(Holds { _hold: hold, _before: self.holds.take() }));
     }
 }
 

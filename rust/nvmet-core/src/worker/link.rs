@@ -11,8 +11,9 @@ use nvmet_spec::status::Status;
 
 use crate::irq::Vectors;
 use crate::queue::{CompletionQueueState, InvalidDoorbell, SubmissionQueueState};
+use crate::reservation::NoticeKind;
 use crate::stats::Stats;
-use crate::subsystem::Subsystem;
+use crate::subsystem::{Subsystem, Who};
 
 /// What a worker tells the control thread about a controller.
 #[derive(Debug)]
@@ -68,6 +69,22 @@ pub enum Event {
         /// The queue.
         cqid: u16,
     },
+    /// A reservation notification for the host (NVMe Base 2.0, 8.19.2).
+    Notice {
+        /// The namespace.
+        nsid: u32,
+        /// What happened.
+        kind: NoticeKind,
+    },
+    /// What the subsystem was asked to do for an admin command is done, or not.
+    Done {
+        /// The token of the request.
+        token: u32,
+        /// Success or why not.
+        status: Status,
+    },
+    /// NVM Subsystem Reset.
+    SubsystemReset,
 }
 
 /// A command that completed with an error, for the Error Information log (NVMe Base 2.0, 5.16.1.2).
@@ -112,6 +129,8 @@ pub struct Link {
     pub vectors: Arc<Vectors>,
     /// The namespaces.
     pub subsystem: Arc<Subsystem>,
+    /// Who the controller is to its subsystem.
+    pub who: Who,
     /// Counters.
     pub stats: Stats,
     running: AtomicBool,
@@ -128,12 +147,14 @@ pub struct Link {
 
 impl Link {
     /// `events` reaches the control thread, which `wake` rouses.
+    #[expect(clippy::too_many_arguments, reason = "all that two sides share, gathered in one place")]
     pub fn new(
         key: u64,
         dma: DmaHandle,
         page: Arc<DoorbellPage>,
         vectors: Arc<Vectors>,
         subsystem: Arc<Subsystem>,
+        who: Who,
         events: Sender<Event>,
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
@@ -146,6 +167,7 @@ impl Link {
             page,
             vectors,
             subsystem,
+            who,
             stats,
             running,
             admin_seen,
@@ -210,6 +232,11 @@ impl Link {
         if let Some(rung) = self.rung.get(usize::from(cqid)) {
             rung.swap(false, Ordering::AcqRel);
         }
+    }
+
+    /// Has the control thread look what is new.
+    pub fn rouse(&self) {
+        (self.wake)();
     }
 
     /// Tells the control thread. A controller that is gone hears nothing.

@@ -4,17 +4,15 @@
 //! It is the same worker that a [`WorkerPool`](super::WorkerPool) runs; only sleeping is left out.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 
-use super::mailbox::{Command, Shared, WaitMode};
+use super::mailbox::{Address, Command, Shared, WaitMode};
 use super::run::Worker;
 use crate::error::TargetError;
 
 /// A worker that runs on the thread that calls [`LocalWorker::turn`].
 pub struct LocalWorker {
-    commands: Sender<Command>,
-    shared: Arc<Shared>,
+    address: Address,
     worker: Worker,
 }
 
@@ -26,16 +24,14 @@ impl LocalWorker {
     /// [`TargetError::System`] if the descriptors that a worker has cannot be had.
     pub fn new() -> Result<Self, TargetError> {
         let (commands, mailbox) = mpsc::channel();
-        let shared = Arc::new(Shared::new()?);
-        let worker = Worker::new(mailbox, Arc::clone(&shared), WaitMode::default(), None)?;
-        Ok(Self { commands, shared, worker })
+        let address = Address { commands, shared: Arc::new(Shared::new()?) };
+        let worker = Worker::new(mailbox, address.clone(), WaitMode::default(), None)?;
+        Ok(Self { address, worker })
     }
 
     /// Hands over a command; the next turn obeys it.
     pub fn send(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            self.shared.mail.store(true, Ordering::Release);
-        }
+        self.address.send(command);
     }
 
     /// One turn through mail, doorbells and completions; whether there was anything to do. If not, interrupts that are

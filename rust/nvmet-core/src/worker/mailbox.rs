@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use nvmet_dma::EventFd;
+use nvmet_spec::status::Status;
 
 use super::balance::Board;
 use super::handshake::Handshake;
@@ -14,6 +15,7 @@ use super::run::Worker;
 use super::tuning::Tuning;
 use crate::error::TargetError;
 use crate::queue::{CompletionQueueState, SubmissionQueueState};
+use crate::subsystem::Hold;
 
 /// What a worker is asked to do. `key` is [`Link::key`].
 pub enum Command {
@@ -117,6 +119,25 @@ pub enum Command {
         /// The completion queue.
         cqid: u16,
     },
+    /// Take the latest map of namespaces over, and hold `hold` for each of the controller's I/O commands that are on their
+    /// way on a namespace, and with `end` abort them. A controller that is being quiesced counts, too.
+    Fence {
+        /// The controller.
+        key: u64,
+        /// [Id](crate::namespace::Namespace::id) of the namespace.
+        namespace: u64,
+        /// Abort them: Command Aborted due to Preempt and Abort.
+        end: bool,
+        /// Let go when they have ended.
+        hold: Arc<Hold>,
+    },
+    /// The subsystem's answer to a reservation command.
+    Reserved {
+        /// Tag of the command.
+        tag: u64,
+        /// Data for the host, or why not.
+        result: Result<Vec<u8>, Status>,
+    },
     /// Look at everything anew: the guest's memory changed (let go of the old map), or the controller runs again.
     Refresh {
         /// The controller.
@@ -164,44 +185,19 @@ impl Shared {
     }
 }
 
-/// A running worker.
-pub struct WorkerHandle {
-    commands: Sender<Command>,
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+/// Where a worker takes commands.
+#[derive(Clone)]
+pub(super) struct Address {
+    pub(super) commands: Sender<Command>,
+    pub(super) shared: Arc<Shared>,
 }
 
-impl WorkerHandle {
-    fn spawn(index: usize, config: WorkerConfig, board: Option<Arc<Board>>) -> Result<Self, TargetError> {
-        let (commands, mailbox) = mpsc::channel();
-        let shared = Arc::new(Shared::new()?);
-        let (ready, started) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name(format!("nvmet-w{index}"))
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || start(&config, mailbox, shared, board.map(|board| (board, index)), &ready)
-            })
-            .map_err(|e| TargetError::system("start a worker thread", e))?;
-        started.recv().unwrap_or_else(|_| {
-            Err(TargetError::system("start a worker thread", std::io::Error::other("it ended at once")))
-        })?;
-        Ok(Self { commands, shared, thread: Mutex::new(Some(thread)) })
-    }
-
+impl Address {
     /// Hands over a command. A worker that has stopped takes none.
-    pub fn send(&self, command: Command) {
+    pub(super) fn send(&self, command: Command) {
         if self.commands.send(command).is_ok() {
             self.shared.mail.store(true, Ordering::Release);
             self.notify();
-        }
-    }
-
-    /// Tells the worker, after a doorbell in the page was written, that completion queue `cqid` of a controller or one
-    /// of its submission queues may have work.
-    pub fn ring(&self, link: &Link, cqid: u16) {
-        if link.ring(cqid) {
-            self.send(Command::Rung { key: link.key, cqid });
         }
     }
 
@@ -217,10 +213,48 @@ impl WorkerHandle {
             tracing::error!("a worker cannot be woken: {error}");
         }
     }
+}
+
+/// A running worker.
+pub struct WorkerHandle {
+    address: Address,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl WorkerHandle {
+    fn spawn(index: usize, config: WorkerConfig, board: Option<Arc<Board>>) -> Result<Self, TargetError> {
+        let (commands, mailbox) = mpsc::channel();
+        let address = Address { commands, shared: Arc::new(Shared::new()?) };
+        let (ready, started) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(format!("nvmet-w{index}"))
+            .spawn({
+                let own = address.clone();
+                move || start(&config, mailbox, own, board.map(|board| (board, index)), &ready)
+            })
+            .map_err(|e| TargetError::system("start a worker thread", e))?;
+        started.recv().unwrap_or_else(|_| {
+            Err(TargetError::system("start a worker thread", std::io::Error::other("it ended at once")))
+        })?;
+        Ok(Self { address, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Hands over a command. A worker that has stopped takes none.
+    pub fn send(&self, command: Command) {
+        self.address.send(command);
+    }
+
+    /// Tells the worker, after a doorbell in the page was written, that completion queue `cqid` of a controller or one
+    /// of its submission queues may have work.
+    pub fn ring(&self, link: &Link, cqid: u16) {
+        if link.ring(cqid) {
+            self.send(Command::Rung { key: link.key, cqid });
+        }
+    }
 
     fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.rouse();
+        self.address.shared.stop.store(true, Ordering::Release);
+        self.address.rouse();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.join().is_err()
@@ -233,11 +267,11 @@ impl WorkerHandle {
 fn start(
     config: &WorkerConfig,
     mailbox: Receiver<Command>,
-    shared: Arc<Shared>,
+    own: Address,
     peers: Option<(Arc<Board>, usize)>,
     ready: &Sender<Result<(), TargetError>>,
 ) {
-    match crate::thread::prepare(config.cpu).and_then(|()| Worker::new(mailbox, shared, config.wait, peers)) {
+    match crate::thread::prepare(config.cpu).and_then(|()| Worker::new(mailbox, own, config.wait, peers)) {
         Ok(mut worker) => {
             // The receiver waits for exactly this message.
             let _ = ready.send(Ok(()));

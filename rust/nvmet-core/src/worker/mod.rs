@@ -20,6 +20,7 @@ mod moves;
 mod namespaces;
 mod orders;
 mod pace;
+mod reservations;
 mod run;
 mod schedule;
 mod sleep;

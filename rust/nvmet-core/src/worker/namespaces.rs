@@ -1,12 +1,14 @@
 //! The backend queues of a worker: one for each namespace, whatever the number of controllers that reach it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use nvmet_block::{IoError, IoQueue};
 
 use super::sleep::Sleeper;
 use crate::namespace::Namespace;
-use crate::subsystem::NamespaceMap;
+use crate::stats::{Batch, Shard};
+use crate::subsystem::{Gate, View};
 
 /// Operations that a backend queue should be able to hold. More wait in the worker.
 const DEPTH: u32 = 1024;
@@ -25,12 +27,28 @@ pub struct NamespaceQueue {
     /// It is in the list of those with operations in flight.
     listed: bool,
     users: u32,
+    /// Counters of this turn, and whether there are any.
+    batch: Batch,
+    counted: bool,
+    shard: Arc<Shard>,
+}
+
+impl NamespaceQueue {
+    fn publish(&mut self) {
+        if std::mem::take(&mut self.counted) {
+            self.shard.add(&std::mem::take(&mut self.batch));
+        }
+    }
 }
 
 /// The backend queues of a worker.
 #[derive(Default)]
 pub struct NamespaceQueues {
     slots: Vec<Option<NamespaceQueue>>,
+    /// Index by [`Namespace::uid`].
+    known: HashMap<u64, usize>,
+    /// Those with counters of this turn.
+    counted: Vec<usize>,
     /// Those with operations in flight, which have to be kicked and reaped.
     busy: Vec<usize>,
     /// Some have no user any more, but operations in flight.
@@ -39,27 +57,39 @@ pub struct NamespaceQueues {
     alone: u32,
 }
 
-/// What a controller reaches: backend queue by NSID.
+/// A namespace that a controller reaches.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Index of its backend queue.
+    pub queue: usize,
+    /// What its commands are refused with.
+    pub gate: Gate,
+    /// The gate refuses nothing.
+    pub open: bool,
+}
+
+/// What a controller reaches, by NSID.
 #[derive(Debug, Default)]
 pub struct NamespaceIndex {
-    by_nsid: Vec<Option<usize>>,
+    by_nsid: Vec<Option<Place>>,
 }
 
 impl NamespaceIndex {
-    /// The index of an NSID's backend queue, if the namespace is active.
-    pub fn get(&self, nsid: u32) -> Option<usize> {
-        *self.by_nsid.get((nsid as usize).wrapping_sub(1))?
+    /// The place of an NSID, if the namespace is active.
+    #[inline]
+    pub fn get(&self, nsid: u32) -> Option<&Place> {
+        self.by_nsid.get((nsid as usize).wrapping_sub(1))?.as_ref()
     }
 
-    /// The first active namespace after `nsid`, and its index.
-    pub fn after(&self, nsid: u32) -> Option<(u32, usize)> {
+    /// The first active namespace after `nsid`, and its place.
+    pub fn after(&self, nsid: u32) -> Option<(u32, Place)> {
         let rest = self.by_nsid.iter().zip(1..).skip(nsid as usize);
-        rest.filter_map(|(at, nsid)| Some((nsid, (*at)?))).next()
+        rest.filter_map(|(place, nsid)| Some((nsid, (*place)?))).next()
     }
 
-    /// The indexes of all active namespaces, by ascending NSID.
+    /// The indexes of the backend queues of all active namespaces, by ascending NSID.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.by_nsid.iter().flatten().copied()
+        self.by_nsid.iter().flatten().map(|place| place.queue)
     }
 }
 
@@ -69,13 +99,13 @@ impl NamespaceQueues {
         self.slots.get_mut(index)?.as_mut()
     }
 
-    /// Opens what `map` has and returns the index of it.
-    pub fn acquire(&mut self, map: &NamespaceMap, sleeper: &Sleeper) -> NamespaceIndex {
+    /// Opens what `view` has and returns the index of it.
+    pub fn acquire(&mut self, view: &View, sleeper: &Sleeper) -> NamespaceIndex {
         let mut index = NamespaceIndex::default();
-        for namespace in map.iter() {
-            let at = self.open(namespace, sleeper);
-            index.by_nsid.resize(namespace.nsid() as usize, None);
-            index.by_nsid[namespace.nsid() as usize - 1] = Some(at);
+        for seen in view.iter() {
+            let queue = self.open(seen.namespace(), sleeper);
+            index.by_nsid.resize(seen.namespace().nsid() as usize - 1, None);
+            index.by_nsid.push(Some(Place { queue, gate: seen.gate, open: seen.gate.is_open() }));
         }
         index
     }
@@ -91,13 +121,10 @@ impl NamespaceQueues {
     }
 
     fn open(&mut self, namespace: &Arc<Namespace>, sleeper: &Sleeper) -> usize {
-        let known = self.slots.iter_mut().position(|slot| {
-            slot.as_mut()
-                .filter(|slot| slot.namespace.uid() == namespace.uid())
-                .map(|slot| slot.users += 1)
-                .is_some()
-        });
-        if let Some(at) = known {
+        if let Some(&at) = self.known.get(&namespace.uid())
+            && let Some(slot) = self.get_mut(at)
+        {
+            slot.users += 1;
             return at;
         }
         let opened = namespace.backend().open_queue(DEPTH).map_err(|error| error.to_string());
@@ -113,16 +140,40 @@ impl NamespaceQueues {
                 None
             }
         };
-        let slot =
-            NamespaceQueue { namespace: Arc::clone(namespace), queue, full: false, listed: false, users: 1 };
-        match self.slots.iter().position(Option::is_none) {
-            Some(at) => {
-                self.slots[at] = Some(slot);
-                at
-            }
-            None => {
-                self.slots.push(Some(slot));
-                self.slots.len() - 1
+        let slot = NamespaceQueue {
+            namespace: Arc::clone(namespace),
+            queue,
+            full: false,
+            listed: false,
+            users: 1,
+            batch: Batch::default(),
+            counted: false,
+            shard: namespace.stats().shard(),
+        };
+        let at = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[at] = Some(slot);
+        self.known.insert(namespace.uid(), at);
+        at
+    }
+
+    /// Counts what was done on a namespace.
+    pub fn count(&mut self, index: usize, batch: &Batch) {
+        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
+        slot.batch += *batch;
+        if !std::mem::replace(&mut slot.counted, true) {
+            self.counted.push(index);
+        }
+    }
+
+    /// Adds the counters of this turn to the namespaces'.
+    pub fn publish_counts(&mut self) {
+        while let Some(index) = self.counted.pop() {
+            // One that was closed since has published its own.
+            if let Some(slot) = self.slots[index].as_mut() {
+                slot.publish();
             }
         }
     }
@@ -222,8 +273,11 @@ impl NamespaceQueues {
         for slot in &mut self.slots {
             let Some(unused) = slot.as_ref().filter(|slot| slot.users == 0) else { continue };
             if unused.queue.as_ref().is_none_or(|queue| queue.in_flight() == 0) {
+                self.known.remove(&unused.namespace.uid());
                 // Closing the queue's descriptor takes it out of the sleeper's set.
-                *slot = None;
+                if let Some(mut closed) = slot.take() {
+                    closed.publish();
+                }
             } else {
                 self.draining = true;
             }

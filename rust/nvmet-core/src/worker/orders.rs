@@ -63,6 +63,8 @@ impl Worker {
                 }
             }
             Command::Rung { key, cqid } => self.rung(key, cqid),
+            Command::Fence { key, namespace, end, hold } => self.fence(key, namespace, end, &hold),
+            Command::Reserved { tag, result } => self.reserved(tag, result),
             Command::Refresh { key } => {
                 if let Some(at) = self.find(key) {
                     // Even if this turn has done so: the message may be younger.
@@ -197,7 +199,7 @@ impl Worker {
     }
 
     /// Ends a command early: at once if no backend has it, else as soon as the backend lets go of it.
-    fn cancel(&mut self, slot: u32, status: Status) {
+    pub(super) fn cancel(&mut self, slot: u32, status: Status) {
         let tag = self.inflight.tag(slot);
         let Some(entry) = self.inflight.get_mut(slot) else { return };
         if entry.stalled {
@@ -208,6 +210,11 @@ impl Worker {
             if entry.pending == 0 {
                 return self.complete(slot);
             }
+        }
+        if entry.pending > 0 && matches!(entry.command, Some(IoCommand::Reservation(_))) {
+            // Whoever has it may wait for others for long, and does not need the command any more.
+            (entry.pending, entry.status) = (0, status);
+            return self.complete(slot);
         }
         if entry.pending > 0 {
             // Several namespaces, or one and the same before and after it was resized.

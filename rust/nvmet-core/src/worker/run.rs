@@ -15,7 +15,7 @@ use super::batch::BATCH;
 use super::controllers::ControllerSlot;
 use super::groups::Group;
 use super::inflight::Inflight;
-use super::mailbox::{Command, Shared, WaitMode};
+use super::mailbox::{Address, Command, Shared, WaitMode};
 use super::namespaces::NamespaceQueues;
 use super::pace::{Pace, Rest};
 use super::sleep::Sleeper;
@@ -36,6 +36,8 @@ pub struct Worker {
     /// The loads of all workers and the index of this one, if there are others.
     pub(super) peers: Option<(Arc<Board>, usize)>,
     pub(super) shared: Arc<Shared>,
+    /// Where answers to it are sent.
+    pub(super) own: Address,
     pub(super) sleeper: Sleeper,
     pub(super) controllers: Vec<Option<ControllerSlot>>,
     /// Controllers that are quiescing.
@@ -79,7 +81,7 @@ pub struct Worker {
 impl Worker {
     pub fn new(
         mailbox: Receiver<Command>,
-        shared: Arc<Shared>,
+        own: Address,
         wait: WaitMode,
         peers: Option<(Arc<Board>, usize)>,
     ) -> Result<Self, TargetError> {
@@ -88,8 +90,9 @@ impl Worker {
             pace: Pace::new(wait),
             meter: Meter::default(),
             peers,
-            sleeper: Sleeper::new(Arc::clone(&shared))?,
-            shared,
+            sleeper: Sleeper::new(Arc::clone(&own.shared))?,
+            shared: Arc::clone(&own.shared),
+            own,
             controllers: Vec::new(),
             quiescing: 0,
             polled: 0,
@@ -240,6 +243,7 @@ impl Worker {
                 self.activate(at);
             }
         }
+        self.namespaces.publish_counts();
     }
 
     fn sleep(&mut self, limit: Option<Duration>) {

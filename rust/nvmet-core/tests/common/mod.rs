@@ -28,16 +28,11 @@ pub struct Served {
 
 pub fn namespace(backend: Arc<dyn Backend>, block_size: u32) -> NamespaceConfig {
     let ids = NamespaceIds { uuid: [7; 16], nguid: [8; 16], eui64: [9; 8] };
-    NamespaceConfig { nsid: None, block_size, read_only: false, backend, ids }
+    NamespaceConfig { block_size, ids, ..NamespaceConfig::new(backend) }
 }
 
 pub fn subsystem_config(serial: &str) -> SubsystemConfig {
-    SubsystemConfig {
-        nqn: None,
-        serial: serial.to_owned(),
-        model: "nvmet-vdev".to_owned(),
-        firmware: "1".to_owned(),
-    }
+    SubsystemConfig::new(serial)
 }
 
 /// `make modes` runs every test with other workers than they ask for: `NVMET_TEST_WORKERS`, `NVMET_TEST_WAIT`.

@@ -1,13 +1,14 @@
 //! The Error Information log page: the last errors, newest first (NVMe Base 2.0, 5.16.1.2).
 //!
-//! Plain data. Lives as long as the controller: no reset clears it, only the end of the process.
+//! Plain data. Lives as long as the controller: no reset clears it. What it is at the end of a process can be given to
+//! the next one.
 
 use std::collections::VecDeque;
 
 use nvmet_spec::command::{CID_NONE, CqeStatus};
 use nvmet_spec::log::{ErrorInformation, ParameterErrorLocation};
 use nvmet_spec::status::Status;
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::queue::InvalidDoorbell;
 use crate::worker::CommandFailure;
@@ -26,6 +27,19 @@ pub struct ErrorLog {
 }
 
 impl ErrorLog {
+    /// The log of a controller that had `count` errors in an earlier process; `entries` are the last ones as
+    /// [`entries`](Self::entries) gave them.
+    pub fn restore(entries: &[u8], count: u64) -> Self {
+        let entries = entries.chunks_exact(size_of::<ErrorInformation>()).take(ENTRIES);
+        let entries = entries.filter_map(|bytes| ErrorInformation::read_from_bytes(bytes).ok()).collect();
+        Self { entries, count }
+    }
+
+    /// The entries that there are, newest first, 64 bytes each.
+    pub fn entries(&self) -> Vec<u8> {
+        self.entries.iter().flat_map(|entry| entry.as_bytes()).copied().collect()
+    }
+
     /// Errors so far, those that are no longer in the log included.
     pub fn count(&self) -> u64 {
         self.count
@@ -68,7 +82,7 @@ impl ErrorLog {
 
     /// The log page: all entries, unused ones zero.
     pub fn page(&self) -> Vec<u8> {
-        let mut page: Vec<u8> = self.entries.iter().flat_map(|entry| entry.as_bytes()).copied().collect();
+        let mut page = self.entries();
         page.resize(ENTRIES * size_of::<ErrorInformation>(), 0);
         page
     }

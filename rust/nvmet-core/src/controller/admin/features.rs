@@ -21,8 +21,6 @@ use super::super::{ControllerLimits, MAX_IO_QUEUES};
 use crate::namespace::MAX_NAMESPACES;
 use crate::worker::{Coalescing, Tuning, VectorSet};
 
-/// What the controller says its temperature is, in kelvins: there is no sensor, so a sane value that never changes.
-pub const TEMPERATURE: u16 = 313;
 /// Identify Controller WCTEMP in kelvins, and the default of the over temperature threshold.
 pub const WARNING_TEMPERATURE: u16 = 343;
 /// Identify Controller CCTEMP in kelvins.
@@ -38,7 +36,7 @@ const NO_LIMIT: u8 = 0b111;
 const _: () = assert!(MAX_IO_QUEUES < VectorSet::LEN);
 
 /// The features that there are; Volatile Write Cache only while a namespace has one.
-const SUPPORTED: [FeatureId; 14] = [
+const SUPPORTED: [FeatureId; 17] = [
     FeatureId::Arbitration,
     FeatureId::PowerManagement,
     FeatureId::TemperatureThreshold,
@@ -53,6 +51,9 @@ const SUPPORTED: [FeatureId; 14] = [
     FeatureId::KeepAliveTimer,
     FeatureId::HostBehaviorSupport,
     FeatureId::HostIdentifier,
+    FeatureId::ReservationNotificationMask,
+    FeatureId::ReservationPersistence,
+    FeatureId::NamespaceWriteProtection,
 ];
 
 /// A Set Features command.
@@ -279,7 +280,8 @@ impl Features {
                 // Events that Identify Controller OAES does not name cannot be turned on (5.27.1.8).
                 current.async_events = AsyncEventConfig::new()
                     .with_smart_critical_warnings(value.smart_critical_warnings())
-                    .with_namespace_attribute(value.namespace_attribute());
+                    .with_namespace_attribute(value.namespace_attribute())
+                    .with_ana_change(value.ana_change());
             }
             FeatureId::Timestamp => {
                 let value = Timestamp::read_from_bytes(request.data).map_err(|_| invalid_field())?;
@@ -471,15 +473,21 @@ impl Features {
         Duration::from_millis(self.current.keep_alive.into())
     }
 
-    /// Whether the composite temperature is at or beyond a threshold of the host's: SMART Critical Warning bit 1.
-    pub fn temperature_warning(&self) -> bool {
-        TEMPERATURE >= self.current.over_temperature || TEMPERATURE <= self.current.under_temperature
+    /// Whether the composite temperature, in kelvins, is at or beyond a threshold of the host's: SMART Critical Warning bit 1.
+    pub fn temperature_warning(&self, temperature: u16) -> bool {
+        temperature >= self.current.over_temperature || temperature <= self.current.under_temperature
     }
 }
 
 /// Whether values are per namespace (NVM Command Set 1.1, 4.1.3).
 pub fn is_namespace_specific(fid: FeatureId) -> bool {
-    fid == FeatureId::ErrorRecovery
+    matches!(
+        fid,
+        FeatureId::ErrorRecovery
+            | FeatureId::ReservationNotificationMask
+            | FeatureId::ReservationPersistence
+            | FeatureId::NamespaceWriteProtection
+    )
 }
 
 /// What Set Features may name as a namespace (5.27).
@@ -493,7 +501,8 @@ fn check_nsid(fid: FeatureId, nsid: u32) -> Result<(), Status> {
     }
 }
 
-fn capabilities(fid: FeatureId) -> SupportedCapabilities {
+/// What can be done with a feature.
+pub fn capabilities(fid: FeatureId) -> SupportedCapabilities {
     let fixed = matches!(fid, FeatureId::VolatileWriteCache | FeatureId::HostIdentifier);
     SupportedCapabilities::new().with_changeable(!fixed).with_namespace_specific(is_namespace_specific(fid))
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use nvmet_spec::command::{Cqe, NSID_ALL, Sqe};
 use nvmet_spec::identify::{
-    Cmic, ControllerType, Ctratt, DeallocatedRead, Dlfeat, EntrySizes, FlushAll, Frmw, Fuses, IDENTIFY_SIZE,
-    IdentifyController, IdentifyIndependentNamespace, IdentifyIoCommandSets, IdentifyNamespace,
-    IoCommandSetVector, LbaFormat, Lpa, NAMESPACE_LIST_ENTRIES, NamespaceDescriptor, NamespaceDescriptorList,
-    Nmic, Nsattr, Nsfeat, Nstat, NvmIdentifyController, NvmIdentifyNamespace, Oacs, Oaes, Oncs, SglSupport,
-    Sgls, Vwc, ascii_field, cns, csi as command_set,
+    Anacap, Cmic, ControllerType, Ctratt, DeallocatedRead, Dlfeat, EntrySizes, FlushAll, Frmw, Fuses,
+    IDENTIFY_SIZE, IdentifyController, IdentifyIndependentNamespace, IdentifyIoCommandSets,
+    IdentifyNamespace, IoCommandSetVector, LbaFormat, Lpa, NAMESPACE_LIST_ENTRIES, NamespaceDescriptor,
+    NamespaceDescriptorList, Nmic, Nsattr, Nsfeat, Nstat, NvmIdentifyController, NvmIdentifyNamespace, Nwpc,
+    Oacs, Oaes, Oncs, Rescap, SglSupport, Sgls, Vwc, ascii_field, cns, csi as command_set,
 };
 use nvmet_spec::registers::Vs;
 use nvmet_spec::status::Status;
@@ -20,8 +20,14 @@ use zerocopy::{Immutable, IntoBytes};
 use super::super::{ControllerLimits, MAX_TRANSFER, SHUTDOWN_LIMIT};
 use super::queue_commands::ABORT_LIMIT;
 use super::{error_log, events, features};
-use crate::namespace::{ATOMIC_COMPARE_WRITE_BLOCKS, MAX_NAMESPACES, Namespace};
-use crate::subsystem::{NamespaceMap, Subsystem};
+use crate::namespace::{ATOMIC_COMPARE_WRITE_BLOCKS, MAX_ANA_GROUPS, MAX_NAMESPACES, Namespace};
+use crate::subsystem::{Seen, Subsystem, View as Seeing, Who};
+
+/// Words of a Controller List: its length and 2047 identifiers.
+const CONTROLLER_LIST_WORDS: usize = IDENTIFY_SIZE / 2;
+
+/// ANATT in seconds: how long a group stays in the change state at most.
+const ANA_TRANSITION_LIMIT: u8 = 10;
 
 /// How long an enable takes at most, and so a resume: a unit of CAP.TO.
 const RESUME_LIMIT: Duration = Duration::from_millis(500);
@@ -32,7 +38,7 @@ pub struct View<'a> {
     /// The subsystem.
     pub subsystem: &'a Subsystem,
     /// Its namespaces as the host knows them.
-    pub namespaces: &'a NamespaceMap,
+    pub namespaces: &'a Seeing,
     /// Controller Identifier.
     pub cntlid: u16,
     /// What the controller can do.
@@ -56,15 +62,15 @@ pub fn identify(view: &View<'_>, cns: u8, cntid: u16, csi: u8, nsid: u32) -> Res
     let nvm = csi == command_set::NVM;
     Ok(match cns {
         cns::NAMESPACE => match namespace(view, nsid)? {
-            Some(namespace) => page(&identify_namespace(namespace, view)),
+            Some(seen) => page(&identify_namespace(seen, view)),
             None => page(&IdentifyNamespace::default()),
         },
         cns::CONTROLLER => page(&identify_controller(view)),
         cns::ACTIVE_NAMESPACES => page(&namespace_list(view, nsid)?),
         cns::NAMESPACE_DESCRIPTORS => {
             // Not a zero page as for the others: the descriptors are those of an active namespace (5.17.2.3).
-            let namespace = namespace(view, nsid)?.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr())?;
-            page(descriptors(namespace).as_bytes())
+            let seen = namespace(view, nsid)?.ok_or(Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr())?;
+            page(descriptors(seen.namespace()).as_bytes())
         }
         // Namespaces are of the NVM Command Set, without metadata and protection information.
         cns::CSI_NAMESPACE => match namespace(view, nsid)? {
@@ -75,9 +81,14 @@ pub fn identify(view: &View<'_>, cns: u8, cntid: u16, csi: u8, nsid: u32) -> Res
         cns::CSI_CONTROLLER if nvm => page(&NvmIdentifyController::default()),
         cns::CSI_ACTIVE_NAMESPACES if nvm => page(&namespace_list(view, nsid)?),
         cns::INDEPENDENT_NAMESPACE => match namespace(view, nsid)? {
-            Some(namespace) => page(&independent_namespace(namespace, view)),
+            Some(seen) => page(&independent_namespace(seen, view)),
             None => page(&IdentifyIndependentNamespace::default()),
         },
+        cns::NAMESPACE_CONTROLLERS => {
+            let seen = namespace(view, nsid)?.ok_or(Status::INVALID_FIELD.with_dnr())?;
+            page(&controller_list(view, cntid, |who| seen.slot.is_attached_to(&who.host.nqn)))
+        }
+        cns::CONTROLLERS => page(&controller_list(view, cntid, |_| true)),
         // CNTID FFFFh is the controller that is asked, too (5.17.2.21).
         cns::IO_COMMAND_SETS if cntid == view.cntlid || cntid == 0xffff => {
             let mut sets = IdentifyIoCommandSets::default();
@@ -97,9 +108,9 @@ fn page(data: &(impl IntoBytes + Immutable + ?Sized)) -> Page {
 
 /// The namespace of a valid NSID, None if it is inactive (5.17.2.1). There is no namespace management, so FFFFFFFFh
 /// does not name capabilities in common.
-fn namespace<'a>(view: &View<'a>, nsid: u32) -> Result<Option<&'a Namespace>, Status> {
+fn namespace<'a>(view: &View<'a>, nsid: u32) -> Result<Option<&'a Seen>, Status> {
     if (1..=MAX_NAMESPACES).contains(&nsid) {
-        Ok(view.namespaces.get(nsid).map(AsRef::as_ref))
+        Ok(view.namespaces.get(nsid))
     } else {
         Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr())
     }
@@ -111,9 +122,26 @@ fn namespace_list(view: &View<'_>, nsid: u32) -> Result<[u32; NAMESPACE_LIST_ENT
         return Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr());
     }
     let mut list = [0; NAMESPACE_LIST_ENTRIES];
-    let above = view.namespaces.iter().map(|namespace| namespace.nsid()).filter(|&other| other > nsid);
+    let above = view.namespaces.iter().map(|seen| seen.namespace().nsid()).filter(|&other| other > nsid);
     list.iter_mut().zip(above).for_each(|(entry, nsid)| *entry = nsid);
     Ok(list)
+}
+
+/// Controllers of the subsystem from identifier `first` on, ascending: their number, then the identifiers (5.17.2.12).
+fn controller_list(
+    view: &View<'_>,
+    first: u16,
+    chosen: impl Fn(&Who) -> bool,
+) -> [u16; CONTROLLER_LIST_WORDS] {
+    let controllers = view.subsystem.controllers();
+    let mut ids: Vec<u16> = controllers.iter().filter(|who| chosen(who)).map(|who| who.cntlid).collect();
+    ids.retain(|&id| id >= first);
+    ids.sort_unstable();
+    ids.truncate(CONTROLLER_LIST_WORDS - 1);
+    let mut list = [0; CONTROLLER_LIST_WORDS];
+    list[0] = ids.len() as u16;
+    list[1..].iter_mut().zip(ids).for_each(|(entry, id)| *entry = id);
+    list
 }
 
 /// Text that the subsystem has checked: it is printable and fits.
@@ -129,6 +157,7 @@ fn microseconds(duration: Duration) -> u32 {
 fn identify_controller(view: &View<'_>) -> IdentifyController {
     let config = view.subsystem.config();
     let mut subnqn = [0; 256];
+    let shared = view.subsystem.is_shared();
     subnqn.iter_mut().zip(view.subsystem.nqn().bytes()).for_each(|(to, from)| *to = from);
     IdentifyController {
         vid: view.vid,
@@ -137,23 +166,26 @@ fn identify_controller(view: &View<'_>) -> IdentifyController {
         mn: text(&config.model),
         fr: text(&config.firmware),
         rab: features::ARBITRATION_BURST,
-        // Nobody has registered an OUI for this controller.
-        ieee: [0; 3],
-        cmic: Cmic::new().with_multi_controller(view.subsystem.is_shared()),
+        ieee: ieee(config.ieee_oui),
+        cmic: Cmic::new().with_multi_port(shared).with_multi_controller(shared).with_ana(shared),
         // In units of CAP.MPSMIN, 4 KiB.
         mdts: (MAX_TRANSFER / 4096).ilog2() as u8,
         cntlid: view.cntlid,
         ver: Vs::V2_0.into_bits(),
         rtd3r: microseconds(RESUME_LIMIT),
         rtd3e: microseconds(SHUTDOWN_LIMIT),
-        oaes: Oaes::new().with_namespace_attribute(true),
+        oaes: Oaes::new().with_namespace_attribute(true).with_ana_change(shared),
         ctratt: Ctratt::new().with_host_id_128(true),
         cntrltype: ControllerType::Io as u8,
         oacs: Oacs::new().with_doorbell_buffer_config(true),
         acl_z: (ABORT_LIMIT - 1) as u8,
         aerl_z: (events::REQUEST_LIMIT - 1) as u8,
         frmw: Frmw::new().with_slots(1).with_slot1_read_only(true),
-        lpa: Lpa::new().with_command_effects(true).with_extended_data(true).with_supported_log_pages(true),
+        lpa: Lpa::new()
+            .with_smart_per_namespace(true)
+            .with_command_effects(true)
+            .with_extended_data(true)
+            .with_supported_log_pages(true),
         elpe_z: (error_log::ENTRIES - 1) as u8,
         wctemp: features::WARNING_TEMPERATURE,
         cctemp: features::CRITICAL_TEMPERATURE,
@@ -169,9 +201,15 @@ fn identify_controller(view: &View<'_>) -> IdentifyController {
             .with_dataset_management(true)
             .with_write_zeroes(true)
             .with_save_select(true)
+            .with_reservations(true)
             .with_timestamp(true),
         fuses: Fuses::new().with_compare_and_write(true),
         vwc: Vwc::new().with_present(view.vwc).with_flush_all(FlushAll::Supported),
+        nwpc: Nwpc::new().with_supported(true).with_until_power_cycle(true),
+        anatt: if shared { ANA_TRANSITION_LIMIT } else { 0 },
+        anacap: if shared { ana_capabilities() } else { Anacap::new() },
+        anagrpmax: if shared { MAX_ANA_GROUPS } else { 0 },
+        nanagrpid: if shared { MAX_ANA_GROUPS } else { 0 },
         // AWUN and AWUPF stay 0: one logical block is written atomically. This is of fused commands.
         acwu_z: (ATOMIC_COMPARE_WRITE_BLOCKS - 1) as u16,
         sgls: Sgls::new()
@@ -183,17 +221,56 @@ fn identify_controller(view: &View<'_>) -> IdentifyController {
     }
 }
 
+/// All states are reported, and a namespace may come into another group.
+fn ana_capabilities() -> Anacap {
+    Anacap::new()
+        .with_optimized(true)
+        .with_non_optimized(true)
+        .with_inaccessible(true)
+        .with_persistent_loss(true)
+        .with_change(true)
+}
+
+/// IEEE OUI Identifier: the least significant byte first (5.17.2.1, Figure 275).
+fn ieee(oui: u32) -> [u8; 3] {
+    let [low, middle, high, _] = oui.to_le_bytes();
+    [low, middle, high]
+}
+
+/// The ANA group of a namespace; 0 where groups are not reported.
+fn ana_group(seen: &Seen, view: &View<'_>) -> u32 {
+    if view.subsystem.is_shared() { seen.slot.ana_group } else { 0 }
+}
+
+/// The reservations that a namespace takes; none where that is not enabled.
+fn rescap(namespace: &Namespace) -> Rescap {
+    let keeper = namespace.keeper();
+    if !keeper.takes_reservations() {
+        return Rescap::new();
+    }
+    Rescap::new()
+        .with_ptpl(keeper.persists())
+        .with_write_exclusive(true)
+        .with_exclusive_access(true)
+        .with_write_exclusive_registrants(true)
+        .with_exclusive_access_registrants(true)
+        .with_write_exclusive_all(true)
+        .with_exclusive_access_all(true)
+        .with_ignore_existing_key(true)
+}
+
 /// Every namespace of a subsystem may be attached to all of its controllers.
 fn nmic(view: &View<'_>) -> Nmic {
     Nmic::new().with_shrns(view.subsystem.is_shared())
 }
 
-fn nsattr(namespace: &Namespace) -> Nsattr {
-    Nsattr::new().with_write_protected(namespace.read_only())
+fn nsattr(seen: &Seen) -> Nsattr {
+    Nsattr::new().with_write_protected(seen.slot.write_protected())
 }
 
 /// Identify Namespace of the NVM Command Set, NVM Command Set 1.1, 4.1.5.1.
-fn identify_namespace(namespace: &Namespace, view: &View<'_>) -> IdentifyNamespace {
+fn identify_namespace(seen: &Seen, view: &View<'_>) -> IdentifyNamespace {
+    let namespace = seen.namespace();
     let (shift, blocks, features) = (namespace.block_shift(), namespace.blocks(), namespace.features());
     let geometry = namespace.backend().geometry();
     // What is smaller than a logical block counts as one.
@@ -202,10 +279,10 @@ fn identify_namespace(namespace: &Namespace, view: &View<'_>) -> IdentifyNamespa
     let read =
         if features.discarded_reads_zero { DeallocatedRead::Zeroes } else { DeallocatedRead::NotReported };
     let mut data = IdentifyNamespace {
-        // Backends tell nothing of blocks that are not allocated.
         nsze: blocks,
         ncap: blocks,
-        nuse: blocks,
+        // Backends tell nothing of blocks that are not allocated; nothing is told of a namespace that is out of reach.
+        nuse: if seen.gate.any.is_none() { blocks } else { 0 },
         nsfeat: Nsfeat::new().with_optperf(true),
         // NLBAF and FLBAS stay 0: the format below is the only one, and in use.
         nmic: nmic(view),
@@ -216,7 +293,9 @@ fn identify_namespace(namespace: &Namespace, view: &View<'_>) -> IdentifyNamespa
         npdg_z: granularity_z,
         npda_z: granularity_z,
         nows_z: blocks_z(geometry.optimal_io).max(granularity_z),
-        nsattr: nsattr(namespace),
+        nsattr: nsattr(seen),
+        rescap: rescap(namespace),
+        anagrpid: ana_group(seen, view),
         nguid: namespace.ids().nguid,
         eui64: namespace.ids().eui64,
         ..IdentifyNamespace::default()
@@ -226,10 +305,12 @@ fn identify_namespace(namespace: &Namespace, view: &View<'_>) -> IdentifyNamespa
 }
 
 /// I/O Command Set Independent Identify Namespace, 5.17.2.8.
-fn independent_namespace(namespace: &Namespace, view: &View<'_>) -> IdentifyIndependentNamespace {
+fn independent_namespace(seen: &Seen, view: &View<'_>) -> IdentifyIndependentNamespace {
     IdentifyIndependentNamespace {
         nmic: nmic(view),
-        nsattr: nsattr(namespace),
+        nsattr: nsattr(seen),
+        rescap: rescap(seen.namespace()),
+        anagrpid: ana_group(seen, view),
         nstat: Nstat::new().with_nrdy(true),
         ..IdentifyIndependentNamespace::default()
     }

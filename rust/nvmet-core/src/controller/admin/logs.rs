@@ -1,10 +1,9 @@
 //! Log pages (NVMe Base 2.0, 5.16).
 //!
-//! Builds whole pages; the caller cuts out what the host asked for. May know counters and features, must not know
-//! memory or queues.
+//! Builds whole pages; the caller cuts out what the host asked for. May know counters, features and what the host sees of
+//! namespaces; must not know memory or queues.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use nvmet_spec::command::{AdminOpcode, NSID_ALL, NvmOpcode};
 use nvmet_spec::identify::ascii_field;
@@ -15,20 +14,26 @@ use nvmet_spec::log::{
 use nvmet_spec::status::Status;
 use zerocopy::IntoBytes;
 
+use super::super::Lifetime;
+use super::ana_log;
 use super::error_log::ErrorLog;
-use super::features::{Features, TEMPERATURE, is_namespace_specific};
-use crate::stats::Batch;
+use super::features::{Features, is_namespace_specific};
+use super::notices::ReservationNotices;
+use crate::namespace::MAX_NAMESPACES;
+use crate::subsystem::{Health, View};
 
 /// The log pages that there are.
-const SUPPORTED: [Lid; 8] = [
+const SUPPORTED: [Lid; 10] = [
     Lid::SupportedLogPages,
     Lid::ErrorInformation,
     Lid::SmartHealth,
     Lid::FirmwareSlot,
     Lid::ChangedNamespaceList,
     Lid::CommandEffects,
+    Lid::AsymmetricNamespaceAccess,
     Lid::FeatureEffects,
     Lid::MiCommandEffects,
+    Lid::ReservationNotification,
 ];
 
 /// The Admin commands that are carried out.
@@ -48,28 +53,38 @@ const ADMIN_COMMANDS: [AdminOpcode; 12] = [
 ];
 
 /// The I/O commands that are carried out, and whether they change logical blocks.
-const IO_COMMANDS: [(NvmOpcode, bool); 6] = [
+const IO_COMMANDS: [(NvmOpcode, bool); 10] = [
     (NvmOpcode::Flush, false),
     (NvmOpcode::Write, true),
     (NvmOpcode::Read, false),
     (NvmOpcode::Compare, false),
     (NvmOpcode::WriteZeroes, true),
     (NvmOpcode::DatasetManagement, true),
+    (NvmOpcode::ReservationRegister, false),
+    (NvmOpcode::ReservationReport, false),
+    (NvmOpcode::ReservationAcquire, false),
+    (NvmOpcode::ReservationRelease, false),
 ];
 
 /// What log pages tell of.
 #[derive(Debug)]
 pub struct LogView<'a> {
-    /// Counters of the I/O queues.
-    pub stats: &'a Batch,
+    /// Counters over the controller's life.
+    pub lifetime: &'a Lifetime,
+    /// What the host sees.
+    pub namespaces: &'a View,
+    /// Figures that the operator sets.
+    pub health: &'a Health,
+    /// Critical Warning.
+    pub warning: CriticalWarning,
     /// Errors.
     pub error_log: &'a ErrorLog,
     /// Namespaces that changed and that the host has not read of.
     pub changed: &'a ChangedNamespaces,
+    /// Reservation notifications that the host has not read.
+    pub notices: &'a ReservationNotices,
     /// Features.
     pub features: &'a Features,
-    /// Since the controller was made.
-    pub uptime: Duration,
     /// Firmware revision: at most 8 characters of ASCII.
     pub firmware: &'a str,
 }
@@ -100,18 +115,19 @@ impl ChangedNamespaces {
 ///
 /// # Errors
 ///
-/// Invalid Log Page for one that is not supported, Invalid Field for the SMART / Health Information of a namespace.
-pub fn log_page(view: &LogView<'_>, lid: u8, nsid: u32) -> Result<Vec<u8>, Status> {
+/// Invalid Log Page for one that is not supported; Invalid Field, or Invalid Namespace or Format, for the SMART / Health
+/// Information of a namespace that the host does not see.
+pub fn log_page(view: &LogView<'_>, lid: u8, lsp: u8, nsid: u32) -> Result<Vec<u8>, Status> {
     let lid = Lid::try_from(lid).map_err(|_| Status::INVALID_LOG_PAGE.with_dnr())?;
     Ok(match lid {
         Lid::SupportedLogPages => supported_log_pages().as_bytes().to_vec(),
         Lid::ErrorInformation => view.error_log.page(),
-        // Identify Controller LPA bit 0: there is none for a single namespace.
-        Lid::SmartHealth if !matches!(nsid, 0 | NSID_ALL) => return Err(Status::INVALID_FIELD.with_dnr()),
-        Lid::SmartHealth => smart_health(view).as_bytes().to_vec(),
+        Lid::SmartHealth => smart_health(view, nsid)?.as_bytes().to_vec(),
         Lid::FirmwareSlot => firmware_slot(view.firmware).as_bytes().to_vec(),
         Lid::ChangedNamespaceList => view.changed.page().as_bytes().to_vec(),
         Lid::CommandEffects => command_effects().as_bytes().to_vec(),
+        Lid::AsymmetricNamespaceAccess => ana_log::page(view.namespaces, lsp & ana_log::GROUPS_ONLY != 0),
+        Lid::ReservationNotification => view.notices.page().as_bytes().to_vec(),
         Lid::FeatureEffects => feature_effects(view.features).as_bytes().to_vec(),
         // There is no NVMe-MI, so none of its commands is supported.
         Lid::MiCommandEffects => vec![0; 4096],
@@ -153,27 +169,36 @@ fn feature_effects(features: &Features) -> FeatureEffects {
     page
 }
 
-/// SMART / Health Information, 5.16.1.3. What nothing is known of is 0: there is no wear, no spare that could run
-/// out, and a controller that ends with its process has no unsafe shutdowns.
-fn smart_health(view: &LogView<'_>) -> SmartHealth {
+/// SMART / Health Information, 5.16.1.3. The counters of commands are those of the namespace, if it is one's page
+/// (Identify Controller LPA bit 0), over all controllers; all else is the controller's.
+fn smart_health(view: &LogView<'_>, nsid: u32) -> Result<SmartHealth, Status> {
     let data_units = |bytes: u64| bytes.div_ceil(512 * 1000).into();
-    let stats = view.stats;
-    SmartHealth {
-        critical_warning: CriticalWarning::new().with_temperature(view.features.temperature_warning()),
-        composite_temperature: TEMPERATURE.to_le_bytes(),
-        available_spare: 100,
-        available_spare_threshold: 10,
+    let life = view.lifetime;
+    let stats = match nsid {
+        0 | NSID_ALL => life.stats,
+        1..=MAX_NAMESPACES => match view.namespaces.get(nsid) {
+            Some(seen) => seen.namespace().stats().read(),
+            None => return Err(Status::INVALID_FIELD.with_dnr()),
+        },
+        _ => return Err(Status::INVALID_NAMESPACE_OR_FORMAT.with_dnr()),
+    };
+    Ok(SmartHealth {
+        critical_warning: view.warning,
+        composite_temperature: view.health.temperature.to_le_bytes(),
+        available_spare: view.health.spare,
+        available_spare_threshold: view.health.spare_threshold,
+        percentage_used: view.health.percentage_used,
         data_units_read: data_units(stats.bytes_read),
         data_units_written: data_units(stats.bytes_written),
         host_read_commands: stats.reads.into(),
         host_write_commands: stats.writes.into(),
-        // The one that made the controller.
-        power_cycles: 1,
-        power_on_hours: (view.uptime.as_secs() / 3600).into(),
+        power_cycles: life.power_cycles.into(),
+        power_on_hours: (life.power_on_seconds / 3600).into(),
+        unsafe_shutdowns: life.unsafe_shutdowns.into(),
         media_errors: stats.media_errors.into(),
-        error_log_entries: view.error_log.count().into(),
+        error_log_entries: life.errors.into(),
         ..SmartHealth::default()
-    }
+    })
 }
 
 /// Firmware Slot Information, 5.16.1.4: slot 1 is active and the only one.

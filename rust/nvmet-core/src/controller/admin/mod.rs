@@ -3,14 +3,16 @@
 //! This file decides which module answers and moves the data. What the answers are stands in the modules, which know
 //! neither guest memory nor threads.
 
+mod ana_log;
 mod error_log;
 mod events;
 mod features;
 mod identify;
 mod logs;
+mod namespace_features;
+mod notices;
 mod queue_commands;
 
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use nvmet_dma::SegmentBuf;
@@ -21,19 +23,22 @@ use nvmet_spec::command::{
     IdentifyCdw10, IdentifyCdw11, SetFeaturesCdw10, Sqe, get_log_page_length, get_log_page_offset,
 };
 use nvmet_spec::feature::FeatureId;
-use nvmet_spec::log::Lid;
+use nvmet_spec::log::{CriticalWarning, Lid};
 use nvmet_spec::status::Status;
 
 use self::error_log::ErrorLog;
 use self::events::AsyncEvents;
 use self::features::{Features, SetRequest};
 use self::logs::{ChangedNamespaces, LogView};
+use self::notices::ReservationNotices;
 use super::admin_queue::Waiting;
-use super::{Controller, ControllerLimits, MAX_TRANSFER};
+use super::{Controller, ControllerLimits, Lifetime, MAX_TRANSFER};
 use crate::io::dma_status;
 use crate::io::execute::{Context, map_data};
 use crate::queue::InvalidDoorbell;
-use crate::subsystem::NamespaceMap;
+use crate::reservation::NoticeKind;
+use crate::stats::Batch;
+use crate::subsystem::{Health, View};
 use crate::worker::{Command, Tuning};
 
 /// How an admin command is answered.
@@ -49,10 +54,14 @@ pub enum Answer {
 
 /// What admin commands read and change.
 pub struct AdminState {
-    namespaces: Arc<NamespaceMap>,
+    view: View,
     changed: ChangedNamespaces,
     features: Features,
     events: AsyncEvents,
+    notices: ReservationNotices,
+    health: Health,
+    /// What was counted before this controller was made, and what no I/O queue counts.
+    lifetime: Lifetime,
     error_log: ErrorLog,
     shadow: Option<DoorbellBufferConfig>,
     aborting: u32,
@@ -65,15 +74,18 @@ pub struct AdminState {
 
 impl AdminState {
     /// The state after power on.
-    pub fn new(limits: &ControllerLimits, host_id: [u8; 16], namespaces: Arc<NamespaceMap>) -> Self {
+    pub fn new(limits: &ControllerLimits, host_id: [u8; 16], view: View, lifetime: Lifetime) -> Self {
         let mut features = Features::new(limits, host_id);
-        features.set_volatile_write_cache(has_volatile_write_cache(&namespaces));
+        features.set_volatile_write_cache(has_volatile_write_cache(&view));
         Self {
             features,
-            namespaces,
+            view,
             changed: ChangedNamespaces::default(),
             events: AsyncEvents::new(),
-            error_log: ErrorLog::default(),
+            notices: ReservationNotices::default(),
+            health: Health::default(),
+            error_log: ErrorLog::restore(&lifetime.error_log, lifetime.errors),
+            lifetime,
             shadow: None,
             aborting: 0,
             next_token: 0,
@@ -85,22 +97,54 @@ impl AdminState {
     }
 
     /// The namespaces that the host was last told of.
-    pub fn namespaces(&self) -> &Arc<NamespaceMap> {
-        &self.namespaces
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
-    /// Takes a new map over and notes for the host what changed.
-    pub fn namespaces_changed(&mut self, namespaces: Arc<NamespaceMap>) {
-        let changed = self.namespaces.changed_from(&namespaces);
-        self.features.set_volatile_write_cache(has_volatile_write_cache(&namespaces));
-        self.namespaces = namespaces;
-        if changed.is_empty() {
-            return;
+    /// Takes a new view over and notes for the host what changed.
+    pub fn view_changed(&mut self, view: View) {
+        let changed = self.view.changed_to(&view);
+        let ana = self.view.ana_differs(&view);
+        self.features.set_volatile_write_cache(has_volatile_write_cache(&view));
+        self.view = view;
+        let wanted = self.features.async_event_config();
+        if !changed.is_empty() {
+            self.changed.add(&changed);
+            if wanted.namespace_attribute() {
+                self.events.raise(AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED);
+            }
         }
-        self.changed.add(&changed);
-        if self.features.async_event_config().namespace_attribute() {
-            self.events.raise(AsyncEvent::NAMESPACE_ATTRIBUTE_CHANGED);
+        if ana && wanted.ana_change() {
+            self.events.raise(AsyncEvent::ANA_CHANGE);
         }
+    }
+
+    /// A reservation notification for the host.
+    pub fn notice(&mut self, nsid: u32, kind: NoticeKind) {
+        // A host learns nothing of namespaces that it does not see.
+        if self.view.get(nsid).is_some() && self.notices.add(nsid, kind) {
+            self.events.raise(AsyncEvent::RESERVATION_LOG_AVAILABLE);
+        }
+    }
+
+    /// A client has attached.
+    pub fn powered_on(&mut self) {
+        self.lifetime.power_cycles += 1;
+    }
+
+    /// The client has left; `unsafely`: without a shutdown.
+    pub fn powered_off(&mut self, unsafely: bool) {
+        self.lifetime.unsafe_shutdowns += u64::from(unsafely);
+    }
+
+    /// What was counted over the life of the controller, with the counters of its I/O queues.
+    pub fn lifetime(&self, stats: &Batch) -> Lifetime {
+        let mut total = self.lifetime.clone();
+        total.stats += *stats;
+        total.power_on_seconds += self.started.elapsed().as_secs();
+        total.errors = self.error_log.count();
+        total.error_log = self.error_log.entries();
+        total
     }
 
     /// The controller was enabled.
@@ -117,6 +161,7 @@ impl AdminState {
     pub fn reset(&mut self) {
         self.features.reset();
         self.events.reset();
+        self.notices.reset();
         self.changed = ChangedNamespaces::default();
         self.shadow = None;
         self.aborting = 0;
@@ -153,12 +198,34 @@ impl AdminState {
         expired
     }
 
-    /// A threshold below the temperature is crossed at once (NVMe Base 2.0, 5.27.1.3).
-    fn check_temperature(&mut self) {
-        const TEMPERATURE: u8 = 1 << 1;
-        let wanted = self.features.async_event_config().smart_critical_warnings() & TEMPERATURE != 0;
-        if wanted && self.features.temperature_warning() {
-            self.events.raise(AsyncEvent::TEMPERATURE_THRESHOLD);
+    /// Tells the host of critical warnings that are new, as far as it wants to hear of them.
+    pub fn check_health(&mut self, health: Health) {
+        if health != self.health {
+            let before = self.critical_warning();
+            self.health = health;
+            self.warn(before);
+        }
+    }
+
+    /// SMART / Health Information, Critical Warning.
+    fn critical_warning(&self) -> CriticalWarning {
+        self.health.warning().with_temperature(self.features.temperature_warning(self.health.temperature))
+    }
+
+    /// A threshold on the wrong side of the figure is crossed at once (NVMe Base 2.0, 5.27.1.3), and so is what a host
+    /// wants to hear of from now on.
+    fn warn(&mut self, before: CriticalWarning) {
+        let wanted = self.features.async_event_config().smart_critical_warnings();
+        let new =
+            CriticalWarning::from_bits(self.critical_warning().into_bits() & !before.into_bits() & wanted);
+        for (is_new, event) in [
+            (new.temperature(), AsyncEvent::TEMPERATURE_THRESHOLD),
+            (new.spare(), AsyncEvent::SPARE_BELOW_THRESHOLD),
+            (new.reliability(), AsyncEvent::RELIABILITY),
+        ] {
+            if is_new {
+                self.events.raise(event);
+            }
         }
     }
 
@@ -177,7 +244,7 @@ impl Controller {
             AdminOpcode::Identify => self.identify(sqe),
             AdminOpcode::GetLogPage => self.get_log_page(sqe),
             AdminOpcode::GetFeatures => self.get_features(sqe),
-            AdminOpcode::SetFeatures => self.set_features(sqe),
+            AdminOpcode::SetFeatures => return self.set_features(sqe),
             AdminOpcode::KeepAlive => {
                 self.admin.restart_keep_alive();
                 Ok(0)
@@ -201,12 +268,12 @@ impl Controller {
         let (cdw10, cdw11) = (IdentifyCdw10::from_bits(sqe.cdw10), IdentifyCdw11::from_bits(sqe.cdw11));
         let view = identify::View {
             subsystem: &self.subsystem,
-            namespaces: &self.admin.namespaces,
+            namespaces: &self.admin.view,
             cntlid: self.cntlid,
             limits: &self.limits,
             vid: self.pci_ids.0,
             ssvid: self.pci_ids.1,
-            vwc: has_volatile_write_cache(&self.admin.namespaces),
+            vwc: has_volatile_write_cache(&self.admin.view),
         };
         let data = identify::identify(&view, cdw10.cns(), cdw10.cntid(), cdw11.csi(), sqe.nsid)?;
         self.write_data(sqe, data.as_slice())?;
@@ -220,17 +287,20 @@ impl Controller {
             return Err(Status::INVALID_FIELD.with_dnr());
         }
         self.gather_failures();
-        let stats = self.link.stats.read();
         let admin = &self.admin;
+        let lifetime = admin.lifetime(&self.link.stats.read());
         let view = LogView {
-            stats: &stats,
+            lifetime: &lifetime,
+            namespaces: &admin.view,
+            health: &admin.health,
+            warning: admin.critical_warning(),
             error_log: &admin.error_log,
             features: &admin.features,
             changed: &admin.changed,
-            uptime: admin.started.elapsed(),
+            notices: &admin.notices,
             firmware: &self.subsystem.config().firmware,
         };
-        let page = logs::log_page(&view, cdw10.lid(), sqe.nsid)?;
+        let page = logs::log_page(&view, cdw10.lid(), cdw10.lsp(), sqe.nsid)?;
         let offset = get_log_page_offset(sqe.cdw12, sqe.cdw13);
         let wanted = get_log_page_length(cdw10, cdw11);
         // An offset beyond the page is an error, and has to be a dword's (NVMe Base 2.0, 5.16.1).
@@ -253,6 +323,9 @@ impl Controller {
 
     fn get_features(&mut self, sqe: &Sqe) -> Result<u32, Status> {
         let cdw10 = GetFeaturesCdw10::from_bits(sqe.cdw10);
+        if let Some(fid) = namespace_features::one_of_them(cdw10.fid()) {
+            return self.get_namespace_feature(fid, cdw10.sel(), sqe.nsid);
+        }
         let features = &self.admin.features;
         let value = features.get(cdw10.fid(), cdw10.sel(), sqe.cdw11, sqe.nsid, SystemTime::now())?;
         if !value.data.is_empty() {
@@ -261,8 +334,16 @@ impl Controller {
         Ok(value.dw0)
     }
 
-    fn set_features(&mut self, sqe: &Sqe) -> Result<u32, Status> {
+    fn set_features(&mut self, sqe: &Sqe) -> Answer {
         let cdw10 = SetFeaturesCdw10::from_bits(sqe.cdw10);
+        match namespace_features::one_of_them(cdw10.fid()) {
+            Some(_) if cdw10.sv() => Answer::Now(Err(Status::FEATURE_NOT_SAVEABLE.with_dnr())),
+            Some(fid) => self.set_namespace_feature(fid, sqe.nsid, sqe.cdw11),
+            None => Answer::Now(self.set_controller_feature(sqe, cdw10)),
+        }
+    }
+
+    fn set_controller_feature(&mut self, sqe: &Sqe, cdw10: SetFeaturesCdw10) -> Result<u32, Status> {
         let mut data = vec![0; Features::data_len(cdw10.fid(), sqe.cdw11)];
         if !data.is_empty() {
             self.read_data(sqe, &mut data)?;
@@ -279,7 +360,7 @@ impl Controller {
         match FeatureId::try_from(cdw10.fid()) {
             Ok(FeatureId::KeepAliveTimer) => self.admin.restart_keep_alive(),
             Ok(FeatureId::TemperatureThreshold | FeatureId::AsyncEventConfig) => {
-                self.admin.check_temperature()
+                self.admin.warn(CriticalWarning::new());
             }
             Ok(
                 FeatureId::Arbitration | FeatureId::InterruptCoalescing | FeatureId::InterruptVectorConfig,
@@ -314,7 +395,7 @@ impl Controller {
     }
 
     /// Takes the failures that workers noted into the Error Information log.
-    fn gather_failures(&mut self) {
+    pub(super) fn gather_failures(&mut self) {
         let (failures, dropped) = self.link.take_failures();
         self.admin.error_log.add_dropped(dropped);
         for failure in failures {
@@ -343,14 +424,21 @@ impl AdminState {
                 self.changed = ChangedNamespaces::default();
                 self.events.clear(EventType::Notice);
             }
+            Ok(Lid::AsymmetricNamespaceAccess) => self.events.clear(EventType::Notice),
+            Ok(Lid::ReservationNotification) => {
+                self.events.clear(EventType::IoCommandSet);
+                if self.notices.read() {
+                    self.events.raise(AsyncEvent::RESERVATION_LOG_AVAILABLE);
+                }
+            }
             _ => {}
         }
     }
 }
 
 /// Identify Controller VWC, and whether there is a feature of this name.
-fn has_volatile_write_cache(namespaces: &NamespaceMap) -> bool {
-    namespaces.iter().any(|namespace| namespace.features().volatile_write_cache)
+fn has_volatile_write_cache(view: &View) -> bool {
+    view.iter().any(|seen| seen.namespace().features().volatile_write_cache)
 }
 
 /// Segments that the data of one admin command may have: a page list for the largest log page.

@@ -8,7 +8,7 @@ use nvmet_spec::command::NvmOpcode;
 
 use super::*;
 use crate::io::decode::decode;
-use crate::namespace::{NamespaceConfig, NamespaceIds};
+use crate::namespace::NamespaceConfig;
 
 const BASE: u64 = LoopbackMemory::IOVA;
 const BLOCKS: u64 = 1000;
@@ -111,13 +111,7 @@ impl Rig {
     }
 
     fn with(features: Features, read_only: bool) -> Self {
-        let config = NamespaceConfig {
-            nsid: None,
-            block_size: 512,
-            read_only,
-            backend: Arc::new(Described(features)),
-            ids: NamespaceIds::default(),
-        };
+        let config = NamespaceConfig { read_only, ..NamespaceConfig::new(Arc::new(Described(features))) };
         let memory = LoopbackMemory::new(1 << 20).unwrap();
         Self { memory, namespace: Namespace::new(1, config).unwrap(), queue: Recorder::default() }
     }

@@ -12,11 +12,11 @@ use nvmet_spec::command::{Cqe, NvmOpcode, Sqe};
 use zerocopy::{IntoBytes, transmute};
 
 use crate::irq::Vectors;
-use crate::namespace::{NamespaceConfig, NamespaceIds};
+use crate::namespace::NamespaceConfig;
 use crate::queue::{
     CQE_SIZE, CompletionQueueState, DOORBELL_PAGE_SIZE, SQE_SIZE, SubmissionQueueState, register_index,
 };
-use crate::subsystem::{Subsystem, SubsystemConfig};
+use crate::subsystem::{HostIdentity, Subsystem, SubsystemConfig, Who};
 use crate::worker::{Command, Event, Link, LocalWorker};
 
 pub const BASE: u64 = LoopbackMemory::IOVA;
@@ -73,9 +73,7 @@ pub struct Guest {
 }
 
 pub fn subsystem(backends: impl IntoIterator<Item = Arc<dyn Backend>>) -> Arc<Subsystem> {
-    let config =
-        SubsystemConfig { nqn: None, serial: "1".into(), model: "test".into(), firmware: "1".into() };
-    let subsystem = Arc::new(Subsystem::new(config).unwrap());
+    let subsystem = Arc::new(Subsystem::new(SubsystemConfig::new("1")).unwrap());
     for backend in backends {
         add(&subsystem, backend);
     }
@@ -83,9 +81,7 @@ pub fn subsystem(backends: impl IntoIterator<Item = Arc<dyn Backend>>) -> Arc<Su
 }
 
 pub fn add(subsystem: &Subsystem, backend: Arc<dyn Backend>) -> u32 {
-    let ids = NamespaceIds::default();
-    let config = NamespaceConfig { nsid: None, block_size: 512, read_only: false, backend, ids };
-    subsystem.add_namespace(config).unwrap()
+    subsystem.add_namespace(NamespaceConfig::new(backend)).unwrap()
 }
 
 impl Guest {
@@ -106,6 +102,7 @@ impl Guest {
             page.clone(),
             vectors,
             subsystem,
+            Who { cntlid: 1, host: HostIdentity { nqn: "nqn.test".into(), id: [1; 16] } },
             sender,
             Box::new(|| {}),
         );

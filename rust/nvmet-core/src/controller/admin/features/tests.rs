@@ -206,16 +206,16 @@ fn temperature_thresholds_are_over_and_under() {
     assert!(set(select(1, 0), 300).is_err());
     assert_eq!(threshold(&features, select(0, 0)), Ok(350));
     assert_eq!(threshold(&features, select(0, 1)), Ok(280));
-    assert!(!features.temperature_warning());
+    assert!(!features.temperature_warning(313));
     features.set(request(FeatureId::TemperatureThreshold, 300), NOW).unwrap();
-    assert!(features.temperature_warning());
+    assert!(features.temperature_warning(313));
 }
 
 #[test]
 fn only_events_that_there_are_can_be_turned_on() {
     let mut features = features();
     features.set(request(FeatureId::AsyncEventConfig, u32::MAX), NOW).unwrap();
-    assert_eq!(get(&features, FeatureId::AsyncEventConfig, 0).dw0, 0x1ff);
+    assert_eq!(get(&features, FeatureId::AsyncEventConfig, 0).dw0, 0x9ff);
     assert!(features.async_event_config().namespace_attribute());
     features.reset();
     assert!(!features.async_event_config().namespace_attribute());

@@ -4,8 +4,9 @@ use nvmet_block::{Backend, BackendError, Features, Geometry, IoError, IoQueue};
 use proptest::prelude::*;
 
 use super::*;
-use crate::namespace::{NamespaceConfig, NamespaceIds};
-use crate::subsystem::SubsystemConfig;
+use crate::namespace::{NamespaceConfig, NamespaceIds, StateFile};
+use crate::subsystem::ana::AnaStates;
+use crate::subsystem::{HostIdentity, SubsystemConfig};
 
 const LIMITS: ControllerLimits = ControllerLimits { queues: 4, entries: 256 };
 const IDS: NamespaceIds = NamespaceIds { uuid: [0x11; 16], nguid: [0x22; 16], eui64: [0x33; 8] };
@@ -54,15 +55,17 @@ impl Backend for Disk {
 fn subsystem() -> Subsystem {
     let config = SubsystemConfig {
         nqn: Some("nqn.2014-08.org.example:one".into()),
-        serial: "SER1".into(),
         model: "A model".into(),
         firmware: "0.1".into(),
+        ..SubsystemConfig::new("SER1")
     };
     Subsystem::new(config).unwrap()
 }
 
 fn add(subsystem: &Subsystem, nsid: u32, block_size: u32, read_only: bool, ids: NamespaceIds, disk: Disk) {
-    let config = NamespaceConfig { nsid: Some(nsid), block_size, read_only, backend: Arc::new(disk), ids };
+    let backend = Arc::new(disk);
+    let config =
+        NamespaceConfig { nsid: Some(nsid), block_size, read_only, ids, ..NamespaceConfig::new(backend) };
     subsystem.add_namespace(config).unwrap();
 }
 
@@ -76,11 +79,19 @@ fn three() -> Subsystem {
 }
 
 fn ask(subsystem: &Subsystem, cns: u8, cntid: u16, csi: u8, nsid: u32) -> Result<Page, Status> {
-    let namespaces = subsystem.namespaces();
+    ask_as(&who(7, "nqn.host"), subsystem, cns, cntid, csi, nsid)
+}
+
+fn who(cntlid: u16, nqn: &str) -> Who {
+    Who { cntlid, host: HostIdentity { nqn: nqn.into(), id: [cntlid as u8; 16] } }
+}
+
+fn ask_as(who: &Who, subsystem: &Subsystem, cns: u8, cntid: u16, csi: u8, nsid: u32) -> Result<Page, Status> {
+    let namespaces = Seeing::new(subsystem.namespaces(), who);
     let view = View {
         subsystem,
         namespaces: &namespaces,
-        cntlid: 7,
+        cntlid: who.cntlid,
         limits: &LIMITS,
         vid: 0x1af4,
         ssvid: 0x1100,
@@ -128,7 +139,7 @@ fn the_controller_says_what_it_can_do() {
     assert_eq!((page[512], page[513]), (0x66, 0x44));
     assert!(u32::from(u16_at(&page, 514)) < LIMITS.entries);
     assert_eq!(u32_at(&page, 516), MAX_NAMESPACES);
-    assert_eq!(u16_at(&page, 520), 0x5d);
+    assert_eq!(u16_at(&page, 520), 0x7d);
     assert_eq!(u16_at(&page, 522), 1);
     assert_eq!(page[525], 0b110, "no cache; Flush takes NSID FFFFFFFFh all the same");
     assert_eq!(u64::from(u16_at(&page, 532)), ATOMIC_COMPARE_WRITE_BLOCKS - 1);
@@ -139,7 +150,7 @@ fn the_controller_says_what_it_can_do() {
 #[test]
 fn a_volatile_write_cache_is_told() {
     let subsystem = subsystem();
-    let namespaces = subsystem.namespaces();
+    let namespaces = Seeing::new(subsystem.namespaces(), &who(1, "nqn.host"));
     let view = View {
         subsystem: &subsystem,
         namespaces: &namespaces,
@@ -158,12 +169,13 @@ fn controllers_and_namespaces_are_shared_from_the_second_controller_on() {
     let shared = |subsystem: &Subsystem| {
         [(0x01, 76), (0x00, 30), (0x08, 1)].map(|(cns, at)| ask(subsystem, cns, 0, 0, 1).unwrap()[at])
     };
-    subsystem.join(|| {}).unwrap();
+    let join = || subsystem.join(None, &who(0, "nqn.host").host, AnaStates::default()).unwrap();
+    join();
     assert_eq!(shared(&subsystem), [0, 0, 0]);
-    let second = subsystem.join(|| {}).unwrap();
-    assert_eq!(shared(&subsystem), [2, 1, 1]);
+    let second = join();
+    assert_eq!(shared(&subsystem), [0b1011, 1, 1], "several ports and controllers, and ANA");
     subsystem.leave(second);
-    assert_eq!(shared(&subsystem), [0, 0, 0]);
+    assert_eq!(shared(&subsystem), [0b1011, 1, 1], "hosts have been told, and one may come again");
 }
 
 #[test]
@@ -294,6 +306,73 @@ fn command_sets_are_told_of_this_controller_only() {
 }
 
 #[test]
+fn a_host_sees_the_namespaces_that_are_enabled_and_attached_to_it() {
+    let subsystem = three();
+    subsystem.attach_to(3, Some(vec!["nqn.other".to_owned()].into())).unwrap();
+    subsystem.set_enabled(1, false).unwrap();
+    let ask = |host: &str, cns, nsid| ask_as(&who(1, host), &subsystem, cns, 0, 0, nsid);
+    assert_eq!(list(&ask("nqn.host", 0x02, 0).unwrap()), [1024]);
+    assert_eq!(list(&ask("nqn.other", 0x02, 0).unwrap()), [3, 1024]);
+    assert_eq!(ask("nqn.host", 0x00, 3).unwrap(), Box::new([0; IDENTIFY_SIZE]), "as inactive");
+    assert!(u64_at(&ask("nqn.other", 0x00, 3).unwrap(), 0) > 0);
+    subsystem.attach_to(3, None).unwrap();
+    subsystem.set_enabled(1, true).unwrap();
+    assert_eq!(list(&ask("nqn.host", 0x02, 0).unwrap()), [1, 3, 1024]);
+}
+
+#[test]
+fn controller_lists_name_the_subsystems_controllers_and_those_of_a_namespace() {
+    let subsystem = three();
+    let words = |page: Page| -> Vec<u16> {
+        let count = usize::from(u16_at(&page, 0));
+        (1..=count).map(|at| u16_at(&page, 2 * at)).collect()
+    };
+    for (wanted, nqn) in [(9, "nqn.a"), (4, "nqn.b"), (200, "nqn.a")] {
+        subsystem.join(Some(wanted), &who(0, nqn).host, AnaStates::default()).unwrap();
+    }
+    subsystem.attach_to(1, Some(vec!["nqn.host".to_owned(), "nqn.a".to_owned()].into())).unwrap();
+    let ask = |cns, first, nsid| ask(&subsystem, cns, first, 0, nsid);
+    assert_eq!(words(ask(0x13, 0, 0).unwrap()), [4, 9, 200]);
+    assert_eq!(words(ask(0x13, 5, 0).unwrap()), [9, 200]);
+    assert_eq!(words(ask(0x12, 0, 1).unwrap()), [9, 200]);
+    assert_eq!(words(ask(0x12, 10, 1).unwrap()), [200]);
+    assert_eq!(words(ask(0x12, 0, 3).unwrap()), [4, 9, 200]);
+    assert!(ask(0x12, 0, 2).unwrap_err().is(Status::INVALID_FIELD), "inactive");
+}
+
+#[test]
+fn ana_groups_are_told_where_there_are_several_controllers() {
+    let subsystem = three();
+    let page = ask(&subsystem, 0x01, 0, 0, 0).unwrap();
+    assert_eq!((page[342], page[343], u32_at(&page, 344), u32_at(&page, 348)), (0, 0, 0, 0));
+    assert_eq!(u32_at(&ask(&subsystem, 0, 0, 0, 1).unwrap(), 92), 0);
+    let config = SubsystemConfig { shared: Some(true), ..SubsystemConfig::new("SER1") };
+    let subsystem = Subsystem::new(config).unwrap();
+    add(&subsystem, 1, 512, false, IDS, Disk::new(Features::default()));
+    subsystem.set_ana_group(1, 7).unwrap();
+    let page = ask(&subsystem, 0x01, 0, 0, 0).unwrap();
+    assert_eq!((page[342], page[343], u32_at(&page, 344), u32_at(&page, 348)), (10, 0x1f, 1024, 1024));
+    let namespace = ask(&subsystem, 0, 0, 0, 1).unwrap();
+    assert_eq!(u32_at(&namespace, 92), 7);
+    assert!(u64_at(&namespace, 0) > 0);
+    assert_eq!(u64_at(&namespace, 16), 0, "NUSE of a namespace that is out of reach");
+}
+
+#[test]
+fn reservations_are_told_where_they_are_enabled() {
+    let subsystem = subsystem();
+    let disk = || Arc::new(Disk::new(Features::default()));
+    subsystem.add_namespace(NamespaceConfig::new(disk())).unwrap();
+    subsystem.add_namespace(NamespaceConfig { reservations: false, ..NamespaceConfig::new(disk()) }).unwrap();
+    assert_eq!([1, 2].map(|nsid| ask(&subsystem, 0, 0, 0, nsid).unwrap()[31]), [0xfe, 0]);
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateFile { path: directory.path().join("state"), discard: false };
+    let config = NamespaceConfig { state: Some(state), ..NamespaceConfig::new(disk()) };
+    subsystem.add_namespace(config).unwrap();
+    assert_eq!(ask(&subsystem, 0, 0, 0, 3).unwrap()[31], 0xff, "Persist Through Power Loss");
+}
+
+#[test]
 fn a_ready_namespace_says_so() {
     assert_eq!(ask(&three(), 0x08, 0, 0, 1).unwrap()[14], 1);
 }
@@ -305,7 +384,7 @@ proptest! {
         nsid in prop_oneof![0..5_u32, any::<u32>()],
     ) {
         let result = ask(&three(), cns, cntid, csi, nsid);
-        if !matches!(cns, 0..=3 | 5..=8 | 0x1c) {
+        if !matches!(cns, 0..=3 | 5..=8 | 0x12 | 0x13 | 0x1c) {
             let error = result.unwrap_err();
             prop_assert!(error.is(Status::INVALID_FIELD) && error.dnr());
         }

@@ -1,35 +1,64 @@
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use nvmet_block::{Backend, RamBackend};
 use nvmet_spec::feature::FeatureId;
+use nvmet_spec::log::AnaState;
 use proptest::prelude::*;
 
 use super::super::super::ControllerLimits;
 use super::super::features::SetRequest;
 use super::*;
+use crate::namespace::NamespaceConfig;
+use crate::reservation::NoticeKind;
+use crate::stats::Batch;
+use crate::subsystem::ana::AnaStates;
+use crate::subsystem::{HostIdentity, Subsystem, SubsystemConfig, Who};
 
 struct World {
-    stats: Batch,
+    lifetime: Lifetime,
+    subsystem: Subsystem,
+    health: Health,
     error_log: ErrorLog,
     changed: ChangedNamespaces,
+    notices: ReservationNotices,
     features: Features,
-    uptime: Duration,
 }
 
 impl World {
     fn new() -> Self {
         Self {
-            stats: Batch::default(),
+            lifetime: Lifetime::default(),
+            subsystem: Subsystem::new(SubsystemConfig::new("1")).unwrap(),
+            health: Health::default(),
             error_log: ErrorLog::default(),
             changed: ChangedNamespaces::default(),
+            notices: ReservationNotices::default(),
             features: Features::new(&ControllerLimits { queues: 4, entries: 64 }, [1; 16]),
-            uptime: Duration::ZERO,
         }
     }
 
     fn page(&self, lid: u8, nsid: u32) -> Result<Vec<u8>, Status> {
-        let Self { stats, error_log, changed, features, uptime } = self;
-        let view = LogView { stats, error_log, changed, features, uptime: *uptime, firmware: "1.2" };
-        log_page(&view, lid, nsid)
+        self.part_of_page(lid, 0, nsid)
+    }
+
+    fn part_of_page(&self, lid: u8, lsp: u8, nsid: u32) -> Result<Vec<u8>, Status> {
+        let Self { lifetime, subsystem, health, error_log, changed, notices, features } = self;
+        let host = HostIdentity { nqn: "nqn.host".into(), id: [1; 16] };
+        let namespaces = &View::new(subsystem.namespaces(), &Who { cntlid: 1, host });
+        let warning = health.warning().with_temperature(features.temperature_warning(health.temperature));
+        let view = LogView {
+            lifetime,
+            namespaces,
+            health,
+            warning,
+            error_log,
+            changed,
+            notices,
+            features,
+            firmware: "1.2",
+        };
+        log_page(&view, lid, lsp, nsid)
     }
 }
 
@@ -60,7 +89,7 @@ fn exactly_the_pages_that_are_listed_can_be_read() {
 #[test]
 fn smart_counters_are_those_of_the_queues() {
     let mut world = World::new();
-    world.stats = Batch {
+    world.lifetime.stats = Batch {
         reads: 10,
         writes: 20,
         bytes_read: 512_001,
@@ -69,8 +98,8 @@ fn smart_counters_are_those_of_the_queues() {
         errors: 9,
         ..Batch::default()
     };
-    world.uptime = Duration::from_secs(2 * 3600 + 3599);
-    world.error_log.add_dropped(9);
+    world.lifetime.power_on_seconds = 2 * 3600 + 3599;
+    (world.lifetime.power_cycles, world.lifetime.unsafe_shutdowns, world.lifetime.errors) = (1, 5, 9);
     let page = world.page(2, 0).unwrap();
     assert_eq!(page.len(), 512);
     assert_eq!(page[0], 0);
@@ -80,14 +109,79 @@ fn smart_counters_are_those_of_the_queues() {
     assert_eq!((qword(&page, 32), qword(&page, 48)), (2, 1), "thousands of 512 bytes, rounded up");
     assert_eq!((qword(&page, 64), qword(&page, 80)), (10, 20));
     assert_eq!((qword(&page, 112), qword(&page, 128)), (1, 2));
+    assert_eq!(qword(&page, 144), 5);
     assert_eq!((qword(&page, 160), qword(&page, 176)), (3, 9));
 }
 
 #[test]
-fn smart_of_a_single_namespace_is_refused() {
+fn smart_of_a_namespace_counts_what_was_done_on_it() {
+    let mut world = World::new();
+    world.lifetime.stats = Batch { reads: 10, ..Batch::default() };
+    world.subsystem.add_namespace(NamespaceConfig::new(ram())).unwrap();
+    let namespaces = world.subsystem.namespaces();
+    let done = Batch { reads: 3, writes: 4, bytes_read: 1, media_errors: 2, ..Batch::default() };
+    namespaces.get(1).unwrap().stats().shard().add(&done);
+    let page = world.page(2, 1).unwrap();
+    assert_eq!((qword(&page, 32), qword(&page, 64), qword(&page, 80), qword(&page, 160)), (1, 3, 4, 2));
+    assert_eq!(qword(&world.page(2, NSID_ALL).unwrap(), 64), 10);
+    assert!(world.page(2, 2).unwrap_err().is(Status::INVALID_FIELD), "inactive");
+    assert!(world.page(2, 5000).unwrap_err().is(Status::INVALID_NAMESPACE_OR_FORMAT));
+}
+
+fn ram() -> Arc<dyn Backend> {
+    Arc::new(RamBackend::new(1 << 20, false).unwrap())
+}
+
+#[test]
+fn figures_that_the_operator_sets_are_told_with_their_warnings() {
+    let mut world = World::new();
+    world.health = Health {
+        temperature: 400,
+        spare: 9,
+        spare_threshold: 10,
+        percentage_used: 120,
+        reliability_degraded: true,
+    };
+    let page = world.page(2, 0).unwrap();
+    assert_eq!(page[..6], [0b111, 0x90, 0x01, 9, 10, 120]);
+    world.health.spare = 10;
+    assert_eq!(world.page(2, 0).unwrap()[0], 0b110, "at the threshold is not below it");
+}
+
+#[test]
+fn the_ana_page_lists_groups_with_their_namespaces() {
     let world = World::new();
-    assert!(world.page(2, 1).unwrap_err().is(Status::INVALID_FIELD));
-    assert!(world.page(2, NSID_ALL).is_ok());
+    for nsid in [1, 2, 5] {
+        let config = NamespaceConfig { nsid: Some(nsid), ..NamespaceConfig::new(ram()) };
+        world.subsystem.add_namespace(config).unwrap();
+    }
+    let host = HostIdentity { nqn: "nqn.host".into(), id: [1; 16] };
+    world.subsystem.join(Some(1), &host, AnaStates::from_iter([(9, AnaState::Change)])).unwrap();
+    world.subsystem.set_ana_group(5, 3).unwrap();
+    world.subsystem.set_ana_state(1, 3, AnaState::NonOptimized).unwrap();
+    let page = world.page(0x0c, 0).unwrap();
+    assert_eq!(page.len(), 16 + 3 * 32 + 3 * 4);
+    assert_eq!((qword(&page, 0), page[8]), (3, 3), "two groups for one move, and a state");
+    let group =
+        |at: usize| (dword(&page[at..], 0), dword(&page[at..], 1), qword(&page[at..], 8), page[at + 16]);
+    assert_eq!(group(16), (1, 2, 1, 1), "optimized");
+    assert_eq!((dword(&page[48..], 0), dword(&page[48..], 1)), (1, 2));
+    assert_eq!(group(56), (3, 1, 2, 2), "non-optimized");
+    assert_eq!(dword(&page[88..], 0), 5);
+    assert_eq!(group(92), (9, 0, 0, 0xf), "a group without namespaces whose state was set");
+    let groups = world.part_of_page(0x0c, 1, 0).unwrap();
+    assert_eq!(groups.len(), 16 + 3 * 32, "Return Groups Only");
+    assert_eq!(dword(&groups[48..], 0), 3);
+}
+
+#[test]
+fn the_notification_page_is_the_oldest_one() {
+    let mut world = World::new();
+    assert_eq!(world.page(0x80, 0).unwrap(), [0; 64]);
+    world.notices.add(7, NoticeKind::ReservationReleased);
+    world.notices.add(8, NoticeKind::RegistrationPreempted);
+    let page = world.page(0x80, 0).unwrap();
+    assert_eq!((qword(&page, 0), page[8], page[9], dword(&page, 3)), (1, 2, 1, 7));
 }
 
 #[test]
@@ -97,13 +191,13 @@ fn a_threshold_at_the_temperature_is_a_critical_warning() {
         fid: FeatureId::TemperatureThreshold.into(),
         save: false,
         nsid: 0,
-        cdw11: u32::from(TEMPERATURE),
+        cdw11: u32::from(world.health.temperature),
         data: &[],
         queues_exist: false,
     };
     world.features.set(request, SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(world.page(2, 0).unwrap()[0], 0b10);
-    let above = SetRequest { cdw11: u32::from(TEMPERATURE) + 1, ..request };
+    let above = SetRequest { cdw11: request.cdw11 + 1, ..request };
     world.features.set(above, SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(world.page(2, 0).unwrap()[0], 0);
 }
@@ -144,7 +238,7 @@ fn effects_list_every_command_and_which_ones_change_blocks() {
     let set = |from: usize| (0..256).filter(|at| dword(&page, from + at) != 0).collect::<Vec<_>>();
     assert_eq!(page.len(), 4096);
     assert_eq!(set(0), [0x00, 0x01, 0x02, 0x04, 0x05, 0x06, 0x08, 0x09, 0x0a, 0x0c, 0x18, 0x7c]);
-    assert_eq!(set(256), [0x00, 0x01, 0x02, 0x05, 0x08, 0x09]);
+    assert_eq!(set(256), [0x00, 0x01, 0x02, 0x05, 0x08, 0x09, 0x0d, 0x0e, 0x11, 0x15]);
     for opcode in [0x01, 0x08, 0x09] {
         assert_eq!(dword(&page, 256 + opcode), 0b11);
     }
@@ -158,7 +252,10 @@ fn feature_effects_are_of_the_features_that_there_are() {
     let set = |page: &[u8]| (0..256).filter(|&at| dword(page, at) & 1 != 0).collect::<Vec<_>>();
     let page = world.page(0x12, 0).unwrap();
     assert_eq!(page.len(), 1024);
-    assert_eq!(set(&page), [0x01, 0x02, 0x04, 0x05, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0e, 0x0f, 0x16, 0x81]);
+    assert_eq!(
+        set(&page),
+        [0x01, 0x02, 0x04, 0x05, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0e, 0x0f, 0x16, 0x81, 0x82, 0x83, 0x84]
+    );
     assert_eq!((dword(&page, 1), dword(&page, 5)), (1 | 1 << 21, 1 | 1 << 20));
     world.features.set_volatile_write_cache(true);
     assert!(set(&world.page(0x12, 0).unwrap()).contains(&0x06));
@@ -175,7 +272,7 @@ proptest! {
     ) {
         let [reads, writes, bytes_read, bytes_written, media_errors] = counters;
         let mut world = World::new();
-        world.stats = Batch { reads, writes, bytes_read, bytes_written, media_errors, ..Batch::default() };
+        world.lifetime.stats = Batch { reads, writes, bytes_read, bytes_written, media_errors, ..Batch::default() };
         world.changed.add(&changed);
         for cid in 0..errors {
             let failure = crate::worker::CommandFailure { sqid: 1, cid, status: Status::INTERNAL_ERROR, lba: 0, nsid: 1 };
@@ -187,6 +284,8 @@ proptest! {
             let size = match lid {
                 0x00 | 0x12 => 1024,
                 0x02 | 0x03 => 512,
+                0x0c => 16,
+                0x80 => 64,
                 _ => 4096,
             };
             prop_assert_eq!(page.len(), size);

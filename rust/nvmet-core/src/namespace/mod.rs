@@ -1,18 +1,28 @@
 //! A namespace: a backend with an LBA format and identifiers (NVMe Base 2.0, 3.2.1).
 //!
-//! May know backends. Must not know queues, controllers or threads: many controllers may reach one namespace.
+//! May know backends and what is kept beside the data. Must not know queues, controllers or threads: many controllers
+//! may reach one namespace.
 
+mod keeper;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nvmet_block::{Backend, Features};
 
+pub use self::keeper::{Keeper, Kept};
 use crate::error::TargetError;
+use crate::reservation::{Identity, Store};
+use crate::stats::{Batch, Stats};
 
 /// The highest NSID and the number of namespaces a subsystem can hold: Identify Controller NN, fixed for good because
 /// guests take it for constant while a controller lives.
 pub const MAX_NAMESPACES: u32 = 1024;
+
+/// The highest ANA Group Identifier: Identify Controller ANAGRPMAX, and the number of groups, NANAGRPID.
+pub const MAX_ANA_GROUPS: u32 = 1024;
 
 /// Logical blocks that a fused Compare and Write may have: Identify Controller ACWU, one-based.
 pub const ATOMIC_COMPARE_WRITE_BLOCKS: u64 = 8;
@@ -40,10 +50,52 @@ pub struct NamespaceConfig {
     pub backend: Arc<dyn Backend>,
     /// Identifiers.
     pub ids: NamespaceIds,
+    /// Whether hosts see it (nvmet's `enable`).
+    pub enabled: bool,
+    /// ANA group, 1 to [`MAX_ANA_GROUPS`].
+    pub ana_group: u32,
+    /// NQNs of the hosts that it is attached to; None: all.
+    pub hosts: Option<Arc<[String]>>,
+    /// Whether it takes reservations (nvmet's `resv_enable`).
+    pub reservations: bool,
+    /// Where reservations and write protection outlast the target; None: they end with it.
+    pub state: Option<StateFile>,
+    /// What was counted on it before this process.
+    pub counted: Batch,
+}
+
+/// Where a namespace keeps what outlasts the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateFile {
+    /// The file; it need not exist.
+    pub path: PathBuf,
+    /// Throw away a file that is damaged or another namespace's, instead of refusing it.
+    pub discard: bool,
+}
+
+impl NamespaceConfig {
+    /// A namespace on `backend` with blocks of 512 bytes, the lowest free NSID and no identifiers, which every host
+    /// sees, in ANA group 1, with reservations that end with the target.
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        Self {
+            nsid: None,
+            block_size: 512,
+            read_only: false,
+            backend,
+            ids: NamespaceIds::default(),
+            enabled: true,
+            ana_group: 1,
+            hosts: None,
+            reservations: true,
+            state: None,
+            counted: Batch::default(),
+        }
+    }
 }
 
 /// A namespace in service.
 pub struct Namespace {
+    id: u64,
     uid: u64,
     nsid: u32,
     block_shift: u32,
@@ -56,10 +108,13 @@ pub struct Namespace {
 }
 
 /// What a namespace keeps when its size changes: the one that was and the one that is may both have commands in flight.
-#[derive(Default)]
 struct Common {
     /// Blocks of fused pairs that are on their way: first, count.
     fused: Mutex<Vec<(u64, u64)>>,
+    /// What all controllers did on it.
+    stats: Stats,
+    /// What hosts have agreed on about it, if it takes reservations, and what is kept of that.
+    keeper: Keeper,
 }
 
 impl std::fmt::Debug for Namespace {
@@ -72,20 +127,43 @@ impl std::fmt::Debug for Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace of `config`.
+    /// Makes a namespace of `config`, with nothing that outlasts the target.
     ///
     /// # Errors
     ///
-    /// [`TargetError::Config`] for a block size that is not 512 or 4096, or a backend that is smaller than one block
-    /// or not made of whole blocks.
+    /// [`TargetError::Config`] for a block size that is not 512 or 4096, an ANA group out of range, or a backend that is
+    /// smaller than one block or not made of whole blocks.
     pub fn new(nsid: u32, config: NamespaceConfig) -> Result<Self, TargetError> {
+        let keeper = Keeper::in_memory(config.reservations);
+        Self::with_keeper(nsid, config, keeper)
+    }
+
+    /// Makes a namespace of `config` in the subsystem called `nqn`, with what its state file keeps.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Namespace::new`]; [`TargetError::State`] for a file that cannot be used.
+    pub fn open(nqn: &str, nsid: u32, config: NamespaceConfig) -> Result<Self, TargetError> {
+        let Some(file) = &config.state else { return Self::new(nsid, config) };
+        let identity = Identity { nqn: nqn.to_owned(), nsid, uuid: config.ids.uuid };
+        let (store, saved) = Store::open(&file.path, identity, file.discard)
+            .map_err(|error| TargetError::State { reason: error.to_string() })?;
+        let keeper = Keeper::with_store(config.reservations, file.path.clone(), store, saved);
+        Self::with_keeper(nsid, config, keeper)
+    }
+
+    fn with_keeper(nsid: u32, config: NamespaceConfig, keeper: Keeper) -> Result<Self, TargetError> {
         if !matches!(config.block_size, 512 | 4096) {
             return Err(TargetError::config("block size", config.block_size, "use 512 or 4096"));
         }
+        check_ana_group(config.ana_group)?;
         let geometry = config.backend.geometry();
         let shift = config.block_size.trailing_zeros();
         let blocks = whole_blocks(&config.backend.describe(), geometry.size, shift)?;
+        let stats = Stats::default();
+        stats.shard().add(&config.counted);
         Ok(Self {
+            id: next_uid(),
             uid: next_uid(),
             nsid,
             block_shift: shift,
@@ -94,7 +172,7 @@ impl Namespace {
             ids: config.ids,
             features: config.backend.features(),
             backend: config.backend,
-            common: Arc::default(),
+            common: Arc::new(Common { fused: Mutex::default(), stats, keeper }),
         })
     }
 
@@ -118,6 +196,7 @@ impl Namespace {
         let size = self.backend.geometry().size;
         let blocks = whole_blocks(&self.backend.describe(), size, self.block_shift)?;
         Ok((blocks != self.blocks).then(|| Self {
+            id: self.id,
             uid: next_uid(),
             blocks,
             nsid: self.nsid,
@@ -134,6 +213,11 @@ impl Namespace {
     /// or that is the same with another size.
     pub fn uid(&self) -> u64 {
         self.uid
+    }
+
+    /// As [`uid`](Self::uid), but it stays when the size changes.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The namespace identifier, 1 to [`MAX_NAMESPACES`].
@@ -171,6 +255,16 @@ impl Namespace {
         &self.backend
     }
 
+    /// Counters of what all controllers did on it.
+    pub fn stats(&self) -> &Stats {
+        &self.common.stats
+    }
+
+    /// Reservations and write protection.
+    pub fn keeper(&self) -> &Keeper {
+        &self.common.keeper
+    }
+
     /// Takes the blocks `first..first + count` for a fused Compare and Write; false if another one holds a part of
     /// them: try again later. Each success is given back with [`unlock_fused`](Self::unlock_fused).
     pub fn try_lock_fused(&self, first: u64, count: u64) -> bool {
@@ -194,6 +288,18 @@ impl Namespace {
 fn next_uid() -> u64 {
     static NEXT_UID: AtomicU64 = AtomicU64::new(1);
     NEXT_UID.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Checks an ANA Group Identifier.
+///
+/// # Errors
+///
+/// [`TargetError::Config`] if it is not 1 to [`MAX_ANA_GROUPS`].
+pub fn check_ana_group(group: u32) -> Result<(), TargetError> {
+    if (1..=MAX_ANA_GROUPS).contains(&group) {
+        return Ok(());
+    }
+    Err(TargetError::config("ana group", group, format!("use 1 to {MAX_ANA_GROUPS}")))
 }
 
 /// Logical blocks of `size` bytes.
@@ -222,11 +328,10 @@ mod tests {
             Arc::new(FileBackend::open(&directory.path().join("image"), options).unwrap());
         let ids = NamespaceIds { uuid: [7; 16], ..NamespaceIds::default() };
         let config = NamespaceConfig {
-            nsid: None,
             block_size: 4096,
             read_only: true,
-            backend: Arc::clone(&backend),
             ids,
+            ..NamespaceConfig::new(Arc::clone(&backend))
         };
         let before = Namespace::new(3, config).unwrap();
         assert!(before.resized().unwrap().is_none(), "it has that size");
@@ -236,6 +341,7 @@ mod tests {
         assert_eq!((after.blocks(), before.blocks()), (512, 256));
         assert_eq!((after.nsid(), after.block_shift(), after.read_only(), after.ids()), (3, 12, true, &ids));
         assert_ne!(after.uid(), before.uid());
+        assert_eq!(after.id(), before.id());
         assert!(!after.try_lock_fused(11, 1), "a pair on the old one still has it");
         before.unlock_fused(8, 4);
         assert!(after.try_lock_fused(11, 1));

@@ -1,0 +1,70 @@
+//! The controllers of a subsystem, as it knows them.
+
+use std::sync::Arc;
+
+use crate::reservation::NoticeKind;
+
+/// Whose controller it is: the host that it belongs to (design: identity is configured, stable, never zero).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostIdentity {
+    /// The host's NQN.
+    pub nqn: String,
+    /// The 128-bit Host Identifier.
+    pub id: [u8; 16],
+}
+
+/// A controller by its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Controller Identifier.
+    pub cntlid: u16,
+    /// The host that it belongs to.
+    pub host: HostIdentity,
+}
+
+/// Held by everything that must end before something goes on: when the last holder drops it, whoever waits is told.
+pub struct Hold(Box<dyn Fn() + Send + Sync>);
+
+impl Hold {
+    /// `over` is called when the last holder is gone, on its thread.
+    pub fn new(over: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self(Box::new(over)))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hold")
+    }
+}
+
+/// What a subsystem asks of a controller. Called from any thread, sometimes under the subsystem's lock: it only passes
+/// the word.
+pub trait Member: Send + Sync {
+    /// Namespaces or health are not what they were.
+    fn changed(&self);
+
+    /// A reservation notification for its host (NVMe Base 2.0, 8.19.2).
+    fn notify(&self, nsid: u32, kind: NoticeKind);
+
+    /// `hold` is for its I/O commands that are on their way on the namespace with this [id](crate::namespace::Namespace::id),
+    /// and for workers until they know the latest map. With `end` the commands are aborted (Command Aborted due to
+    /// Preempt and Abort).
+    fn fence(&self, namespace: u64, end: bool, hold: &Arc<Hold>);
+
+    /// NVM Subsystem Reset (NVMe Base 2.0, 3.7.1).
+    fn subsystem_reset(&self);
+}
+
+/// A controller that has joined.
+pub(super) struct Joined {
+    pub who: Who,
+    /// None until it is ready to hear something.
+    pub member: Option<Arc<dyn Member>>,
+}
