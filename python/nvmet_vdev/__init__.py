@@ -26,6 +26,7 @@ from nvmet_vdev.backend import Backend, NvmeError
 
 if TYPE_CHECKING:
     from nvmet_vdev.bridge.calls import carry_out
+    from nvmet_vdev.control.client import ControlClient
     from nvmet_vdev.drive import Drive, attach
     from nvmet_vdev.handles import Controller, Host, Namespace, Subsystem
     from nvmet_vdev.nvme import Command, Completion, NvmeStatusError, Status
@@ -37,6 +38,7 @@ __all__ = [
     "Command",
     "Completion",
     "ConfigError",
+    "ControlClient",
     "Controller",
     "ControllerStats",
     "DeviceError",
@@ -62,6 +64,7 @@ __all__ = [
 _LATER = {
     "Command": "nvme",
     "Completion": "nvme",
+    "ControlClient": "control.client",
     "Controller": "handles",
     "ControllerStats": "stats",
     "Drive": "drive",

@@ -7,6 +7,7 @@ import socket
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ def test_the_file_has_its_mode_from_the_moment_it_appears_whatever_the_umask(
     real = socket.socket.bind
 
     class Spy(socket.socket):
-        def bind(self, address: object) -> None:  # type: ignore[override]
-            real(self, address)  # type: ignore[arg-type]
+        def bind(self, address: Any) -> None:
+            real(self, address)
             seen.append(stat.S_IMODE((tmp_path / "s").stat().st_mode))
 
     monkeypatch.setattr(socket, "socket", Spy)

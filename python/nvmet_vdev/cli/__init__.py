@@ -1,4 +1,4 @@
-"""The command line: `nvmet-vdev run | identify | bench | backends | check-backend | demo`.
+"""The command line: `nvmet-vdev run | ctl | identify | bench | backends | check-backend | demo`.
 
 This module finds a command and turns every failure into one line and an exit status; each
 command is a module of its own, imported when it is asked for, so that `run` starts fast and
@@ -11,6 +11,7 @@ Exit status: 0 done; 1 the work failed (a drive gave errors, a shutdown did not 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ EXIT_USAGE = 2
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = ("run", "identify", "bench", "backends", "check-backend", "demo")
+_COMMANDS = ("run", "ctl", "identify", "bench", "backends", "check-backend", "demo")
 
 
 class _Commands(click.Group):
@@ -70,6 +71,9 @@ def commands() -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status; never raises, never prints a traceback unasked."""
+    if "_NVMET_VDEV_COMPLETE" in os.environ:
+        # Known to click by being imported.
+        importlib.import_module("nvmet_vdev.cli.completion")
     try:
         # A command that returns has succeeded; `ctx.exit(n)` comes back as n.
         status = commands.main(args=args, prog_name="nvmet-vdev", standalone_mode=False)

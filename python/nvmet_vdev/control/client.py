@@ -28,7 +28,7 @@ from nvmet_vdev.control import paths
 from nvmet_vdev.control.calls import Calls
 from nvmet_vdev.errors import one_line
 
-__all__ = ["Client", "NoTargetError"]
+__all__ = ["Client", "ControlClient", "NoTargetError"]
 
 _LARGEST = 64 << 20
 """Bytes of an answer that are taken; a target sends less."""
@@ -158,6 +158,10 @@ class Client(Calls):
         /,
     ) -> None:
         self.close()
+
+
+ControlClient = Client
+"""What it is called as `nvmet_vdev.ControlClient`, beside the other things of the package."""
 
 
 def _allow(connected: socket.socket, deadline: float | None) -> None:

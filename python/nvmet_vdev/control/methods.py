@@ -28,8 +28,8 @@ def _keys(node: type[msgspec.Struct], *, without: tuple[str, ...] = ()) -> tuple
     return tuple(
         Param(
             field.name,
-            # A size has a unit where people write it.
-            Size | None if field.kind == "size" else hints[field.attribute],
+            # These are written in more than one way; the manager reads them all.
+            {"size": Size | None, "hex": str | None}.get(field.kind, hints[field.attribute]),
             field.text,
             field.required,
             msgspec.NODEFAULT if field.default is None else field.default,
