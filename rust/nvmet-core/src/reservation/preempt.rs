@@ -65,7 +65,7 @@ impl State {
             .map(|&host| Notice { host, kind: NoticeKind::RegistrationPreempted })
             .collect();
         // Only if the type changes: who stays registered and finds the same type has lost nothing. SPDK always tells.
-        if self.held.rtype() != before && before != ReservationType::None {
+        if self.held.rtype() != before {
             notices.extend(self.notices(Some(host), NoticeKind::ReservationReleased));
             notices.sort_unstable_by_key(|notice| notice.host);
         }

@@ -23,6 +23,8 @@ impl Lock {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         loop {
             let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+            #[cfg(test)]
+            super::testing::reach_lock();
             let locked = try_lock(file.as_fd(), LockKind::Exclusive, 0, 1).map_err(io)?;
             if !locked {
                 return Ok(None);

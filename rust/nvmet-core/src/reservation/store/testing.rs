@@ -13,6 +13,7 @@ pub(in crate::reservation) enum Fault {
 
 thread_local! {
     static FAULT: Cell<Option<(usize, Fault)>> = const { Cell::new(None) };
+    static BEFORE_LOCK: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
     static STEPS: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -25,6 +26,17 @@ pub(in crate::reservation) fn arm(fault: Option<(usize, Fault)>) {
 /// The steps since [`arm`], the one that failed included.
 pub(in crate::reservation) fn steps() -> Vec<&'static str> {
     STEPS.with_borrow(Clone::clone)
+}
+
+/// Once, in this thread: what happens between the next open of a lock's file and the attempt to lock it.
+pub(in crate::reservation) fn before_lock(act: impl FnOnce() + 'static) {
+    BEFORE_LOCK.set(Some(Box::new(act)));
+}
+
+pub(super) fn reach_lock() {
+    if let Some(act) = BEFORE_LOCK.take() {
+        act();
+    }
 }
 
 pub(super) fn reach(name: &'static str) -> io::Result<()> {

@@ -153,6 +153,15 @@ fn what_nobody_could_have_written_is_corrupt_although_its_checksum_is_right() {
         let result = Saved::decode(&sealed(1, &body), &identity());
         assert!(matches!(result, Err(DecodeError::Corrupt(_))), "{what}: {result:?}");
     }
+    let mut twin = body_of(&persistent());
+    twin.copy_within(FIRST + 24..FIRST + 40, FIRST);
+    assert!(Saved::decode(&sealed(1, &twin), &identity()).is_err(), "a registrant twice");
+    let mut all = body_of(&persistent());
+    (all[RTYPE], all[HOLDER]) = (5, 7);
+    assert!(
+        Saved::decode(&sealed(1, &all), &identity()).is_err(),
+        "a holder of a reservation of all that is nobody"
+    );
     let nobody = Saved { reservations: State { ptpl: true, ..State::default() }, write_protected: false };
     let mut body = body_of(&nobody);
     body[RTYPE] = 5;

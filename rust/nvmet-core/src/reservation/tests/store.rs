@@ -1,12 +1,15 @@
 //! The state file on a file system. What ends in death runs in a child: this test binary again, told by variables what
 //! to do.
 
+use std::cell::OnceCell;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use super::super::store::testing::{Fault, arm, steps};
+use super::super::store::testing::{Fault, arm, before_lock, steps};
 use super::*;
 
 const CHILD: &str = "NVMET_RESERVATION_CHILD";
@@ -189,6 +192,7 @@ fn a_kill_at_any_step_leaves_the_old_or_the_new_state_and_nothing_in_the_way() {
             let expected = if number + 1 < steps_of(new) { old } else { new };
             let (store, found) = open(&path);
             assert_eq!(found, state(expected), "{context}");
+            assert!(!directory.path().join(".ns.tmp").exists(), "{context}");
             store.save(&state(3)).unwrap();
             drop(store);
             assert_eq!(names(directory.path()), ["ns"], "{context}");
@@ -210,6 +214,52 @@ fn a_file_in_use_is_refused_until_it_is_free() {
     let (_other, _) = open(&directory.path().join("ns2"));
     drop(store);
     assert_eq!(read(&path), state(2));
+}
+
+#[test]
+fn a_lock_whose_file_was_removed_by_its_last_user_meanwhile_is_not_taken_for_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ns");
+    let (first, _) = open(&path);
+    before_lock(|| drop(first));
+    let (_second, _) = open(&path);
+    assert!(refused(&path).contains("another target uses it"));
+    // Nor if there is another one by then, of somebody else.
+    let path = directory.path().join("ns2");
+    let (first, _) = open(&path);
+    let third = Rc::new(OnceCell::new());
+    before_lock({
+        let (path, third) = (path.clone(), Rc::clone(&third));
+        move || {
+            drop(first);
+            third.set(open(&path)).unwrap();
+        }
+    });
+    assert!(refused(&path).contains("another target uses it"));
+    assert!(third.get().is_some());
+}
+
+#[test]
+fn of_many_that_open_and_close_a_file_at_once_no_two_have_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ns");
+    let (users, opened) = (AtomicU32::new(0), AtomicU32::new(0));
+    let open_and_close = || {
+        for _ in 0..200 {
+            match Store::open(&path, identity(), false) {
+                Ok((store, _)) => {
+                    assert_eq!(users.fetch_add(1, SeqCst), 0);
+                    opened.fetch_add(1, SeqCst);
+                    assert_eq!(users.fetch_sub(1, SeqCst), 1);
+                    drop(store);
+                }
+                Err(error) => assert!(matches!(error, StoreError::InUse { .. }), "{error}"),
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(open_and_close))));
+    assert!(opened.into_inner() > 0);
+    assert_eq!(names(directory.path()), [""; 0]);
 }
 
 #[test]
