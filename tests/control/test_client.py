@@ -18,7 +18,7 @@ from tests.control.fakes import NQN, FakeManager, Hold, Wire, serving
 
 def test_every_call_arrives_as_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    manager = FakeManager(namespace_add=4, list={"hosts": []}, reservation_show={"type": 1})
+    manager = FakeManager(namespace_add=4, port_add=1, list={"hosts": []}, reservation_show={"type": 1})
     with serving(tmp_path, manager) as server, Client(server.path) as client:
         assert client.version()["name"] == "nvmet-vdev"
         assert client.methods()
@@ -30,7 +30,7 @@ def test_every_call_arrives_as_it_was_made(tmp_path: Path, monkeypatch: pytest.M
         client.namespace_resize(NQN, 4)
         client.namespace_resize(NQN, 4, "2M")
         client.namespace_attach(NQN, 4, None)
-        client.port_add(1, "a.sock", NQN, ana={2: "inaccessible"})
+        assert client.port_add("a.sock", NQN, portid=1, ana={2: "inaccessible"}) == 1
         assert client.reservation_show(NQN, 4) == {"type": 1}
         client.config_save("x.toml")
     assert manager.calls[1:] == [

@@ -21,6 +21,7 @@ from tests.control.trees import HEALTH, ONE_SUBSYSTEM, RESERVATION, STATS, TREE,
 
 RESULTS = {
     "namespace_add": 5,
+    "port_add": 4,
     "show": {"nsid": 1, "size": 1 << 30, "hosts": None, "ana": {"1": "optimized"}, "list": [1]},
     "stats": STATS,
     "health": HEALTH,
@@ -248,8 +249,12 @@ def test_a_relative_path_is_of_the_operators_directory(
     assert single.asked("save", "a.toml")[1]["path"] == str(tmp_path / "a.toml")
 
 
-def test_a_port_gets_the_next_free_number(target: Target) -> None:
-    assert target.asked("port", "add", "/s", "--subsystem", TWO)[1]["portid"] == 4
+def test_a_port_is_added_with_what_is_said_and_nothing_else(target: Target) -> None:
+    assert target.asked("port", "add", "/s", "--subsystem", TWO)[1] == {
+        "portid": None,
+        "traddr": "/s",
+        "subsystem": TWO,
+    }
     words = f"port add /s --subsystem {TWO} --port 0 --host {VM1} --queues 2 --doorbells mapped"
     assert target.asked(*words.split())[1] == {
         "portid": 0,
@@ -374,7 +379,7 @@ def test_watching_shows_what_goes_through_in_a_second(target: Target) -> None:
 def test_methods_are_listed_with_what_they_take(target: Target) -> None:
     text = target.ctl("methods", "namespace.resize")
     assert text.splitlines()[0] == "namespace.resize"
-    assert "size  a size like 4096 or 10G or null" in text
+    assert "size  optional, a size like 4096 or 10G or null: the size; by default" in text
     everything = json.loads(target.ctl("methods", "--output", "json"))
     assert len(everything) > 25
 

@@ -65,6 +65,7 @@ class NamespaceOptions(TypedDict, total=False):
 class PortOptions(TypedDict, total=False):
     """Arguments of `port_add` by name."""
 
+    portid: int | None
     hostnqn: str | None
     hostid: str | uuids.UUID | None
     ana: Mapping[int, AnaState]
@@ -189,9 +190,9 @@ class Calls:
         """Says which hosts see a namespace; None: all of its subsystem."""
         self.call("namespace.attach", nqn=nqn, nsid=nsid, hosts=hosts)
 
-    def port_add(self, portid: int, traddr: AnyPath, subsystem: str, **options: Unpack[PortOptions]) -> None:
-        """Makes a controller, and the socket that its guest is to be attached to."""
-        self.call("port.add", portid=portid, traddr=_absolute(traddr), subsystem=subsystem, **options)
+    def port_add(self, traddr: AnyPath, subsystem: str, **options: Unpack[PortOptions]) -> int:
+        """Makes a controller, and the socket that its guest is to be attached to; returns its number."""
+        return int(self.call("port.add", traddr=_absolute(traddr), subsystem=subsystem, **options))
 
     def port_remove(self, portid: int) -> None:
         """Disconnects a port's guest and removes its socket."""

@@ -16,6 +16,8 @@ from typing import Any
 from msgspec import UNSET
 
 from nvmet_vdev._nvmet import ConfigError, NvmetError, __version__
+from nvmet_vdev.config.model import Config
+from nvmet_vdev.config.toml import tree_of
 from nvmet_vdev.control import protocol
 from nvmet_vdev.control.method import Lane, Method
 from nvmet_vdev.control.methods import METHODS
@@ -113,7 +115,9 @@ class Dispatcher:
             if self._config_path is None:
                 raise ConfigError("config.save: the target was started without a file; say a path")
             arguments["path"] = str(self._config_path)
-        return getattr(self._manager, method.call)(**arguments)
+        result = getattr(self._manager, method.call)(**arguments)
+        # As a file has it: what has its default value is left out.
+        return tree_of(result) if isinstance(result, Config) else result
 
     @staticmethod
     def _encode(number: Any, result: Any) -> bytes:

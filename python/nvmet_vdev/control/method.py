@@ -81,6 +81,8 @@ class Method:
     lane: Lane = Lane.CHANGE
     call: str = field(default="")
     """The manager's method; by default the name with underscores."""
+    unsaid: Mapping[str, Any] = field(default_factory=dict)
+    """What the manager is told where nothing is given, of what it wants to be told."""
 
     def __post_init__(self) -> None:
         if not self.call:
@@ -102,7 +104,7 @@ class Method:
                     raise Fault("params", f"{name}: {_shown(value)} has a control character")
         except Fault as fault:
             raise Fault(fault.kind, f"{self.name}: {fault}") from None
-        return found
+        return {**self.unsaid, **found}
 
     def describe(self) -> dict[str, Any]:
         """As `rpc.methods` tells it."""

@@ -109,8 +109,9 @@ _ALL = (
         (
             _NQN,
             _NSID,
-            _required("size", Size | None, "the size; null: the one that its backend has by now"),
+            Param("size", Size | None, "the size; by default the one that its backend has by now"),
         ),
+        unsaid={"size": None},
     ),
     Method("namespace.enable", "Lets guests see a namespace.", (_NQN, _NSID)),
     Method("namespace.disable", "Takes a namespace from guests' sight; it keeps all else.", (_NQN, _NSID)),
@@ -131,8 +132,12 @@ _ALL = (
     ),
     Method(
         "port.add",
-        "Makes a controller, and the socket that its guest is to be attached to.",
-        _keys(model.Port),
+        "Makes a controller, and the socket that its guest is to be attached to. The result is its number.",
+        (
+            Param("portid", Port | None, "its number; by default the lowest free one, from 1"),
+            *_keys(model.Port, without=("portid",)),
+        ),
+        unsaid={"portid": None},
     ),
     Method("port.remove", "Disconnects a port's guest and removes its socket.", (_PORT,)),
     Method(

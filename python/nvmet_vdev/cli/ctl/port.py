@@ -8,7 +8,6 @@ import click
 
 from nvmet_vdev.cli.ctl.session import Session, common, pass_session
 from nvmet_vdev.cli.ctl.words import HOST, PORT, subsystem_option
-from nvmet_vdev.control import tree
 
 
 @click.group(
@@ -56,17 +55,12 @@ def add(
     /,
     socket: str,
     subsystem: str | None,
-    portid: int | None,
     **given: Any,
 ) -> None:
     """Add a port: a controller of the subsystem, behind SOCKET."""
-    nqn = session.subsystem(subsystem)
-    if portid is None:
-        taken = {one["portid"] for one in tree.ports(session.client.list())}
-        portid = next(number for number in range(1, len(taken) + 2) if number not in taken)
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    session.client.port_add(portid, socket, nqn, **options)
-    session.tell({"portid": portid}, f"port {portid} listens on {socket}")
+    found = session.client.port_add(socket, session.subsystem(subsystem), **options)
+    session.tell({"portid": found}, f"port {found} listens on {socket}")
 
 
 @port.command("rm", short_help="Remove a port.", epilog="\b\nExamples:\n  nvmet-vdev ctl port rm 2\n")
