@@ -53,6 +53,11 @@ def namespace(disk: Spec | None, nqn: str, nsid: int) -> uuid.UUID:
     return _uuid("namespace", nqn, str(nsid))
 
 
+def serial(nqn: str) -> str:
+    """A serial number for the subsystem called `nqn`, always the same one."""
+    return f"NV{_uuid('serial', nqn).hex[:16].upper()}"
+
+
 def any_serial() -> str:
     """A serial number that no other drive has."""
     return f"NV{uuid.uuid4().hex[:16].upper()}"

@@ -17,6 +17,7 @@ from nvmet_vdev.config.model import (
     Subsystem,
     TargetSettings,
 )
+from nvmet_vdev.config.normal import initial_ana
 
 STATES: tuple[AnaState, ...] = ("optimized", "non-optimized", "inaccessible", "persistent-loss", "change")
 
@@ -109,7 +110,7 @@ def ports(draw: st.DrawFn, portid: int, subsystem: Subsystem) -> Port:
             for group, state in draw(
                 st.dictionaries(st.integers(1, 1024), st.sampled_from(STATES), max_size=3)
             ).items()
-            if state != "optimized"
+            if state != initial_ana(group)
         },
         queues=draw(st.integers(1, 511)),
         queue_size=draw(st.integers(2, 65536)),

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from nvmet_vdev.config.files import Format, Loaded, dumps, load, loads, save
+from nvmet_vdev.config.files import Format, Loaded, dumps, format_of, load, loads, save
 from nvmet_vdev.config.model import (
     AnaState,
     Config,
@@ -36,6 +36,7 @@ __all__ = [
     "Subsystem",
     "TargetSettings",
     "dumps",
+    "format_of",
     "load",
     "loads",
     "save",

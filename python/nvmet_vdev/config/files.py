@@ -18,7 +18,7 @@ from nvmet_vdev.config import nvmetcli, nvmetcli_dump, toml
 from nvmet_vdev.config.checking import check
 from nvmet_vdev.config.model import Config
 from nvmet_vdev.config.normal import normal
-from nvmet_vdev.config.problems import Problem, written
+from nvmet_vdev.config.problems import Problem, Where, written
 from nvmet_vdev.errors import one_line
 
 __all__ = ["Format", "Loaded", "dumps", "format_of", "load", "loads", "save"]
@@ -36,6 +36,14 @@ class Loaded:
     config: Config
     notes: list[str] = field(default_factory=list)
     """What was skipped, and what is worth knowing, one line each."""
+    where: Where = field(default=written, compare=False, repr=False)
+    """What the file calls a place of the configuration."""
+    name: str = field(default="", compare=False)
+    """What messages call the file."""
+
+    def named(self, problem: Problem) -> ConfigError:
+        """A problem that only showed when it was to be served, in the words of the file."""
+        return problem.at(self.where, self.name)
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
@@ -85,9 +93,8 @@ def loads(text: str, form: Format, *, strict: bool = False, name: str = "") -> L
     skipped = [one_line(f"{start}{line}") for line in document.skipped] if document is not None else []
     if strict and skipped:
         raise ConfigError(f"{skipped[0]}; take it out, or leave --strict out")
-    return Loaded(
-        config, [f"{line}, skipped" for line in skipped] + [one_line(f"{start}{one}") for one in notes]
-    )
+    notes = [*(f"{line}, skipped" for line in skipped), *(one_line(f"{start}{one}") for one in notes)]
+    return Loaded(config, notes, where, name)
 
 
 def dumps(config: Config, form: Format) -> str:

@@ -165,7 +165,10 @@ class Subsystem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = None
     subsystem_reset: Annotated[
         Flag | None,
-        _key("vdev.subsystem_reset", "whether guests may reset it (NSSR); by default while it is not shared"),
+        _key(
+            "vdev.subsystem_reset",
+            "whether a guest may reset all controllers (NSSR); by default those of its own host",
+        ),
     ] = None
     health: Health = Health()
     namespaces: tuple[Namespace, ...] = msgspec.field(default=(), name="namespace")
@@ -196,7 +199,10 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     hostid: Annotated[HostId | None, _key("vdev.hostid", "Host Identifier; by default the host's")] = None
     ana: Annotated[
         Annotated[dict[int, AnaState], _use("ANA groups with a state each")],
-        _key("ana_groups", "ANA states by group; groups that are not listed are optimized"),
+        _key(
+            "ana_groups",
+            "ANA states by group; if not listed, group 1 is optimized and all others are inaccessible",
+        ),
     ] = {}
     cntlid: Annotated[
         ControllerId | None,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
-from nvmet_vdev.config.model import Config, Host, Port, Subsystem
+from nvmet_vdev.config.model import AnaState, Config, Host, Port, Subsystem
 
-__all__ = ["normal", "normal_port", "normal_subsystem"]
+__all__ = ["initial_ana", "normal", "normal_port", "normal_subsystem"]
 
 
 def normal(config: Config) -> Config:
@@ -37,7 +37,12 @@ def normal_subsystem(subsystem: Subsystem) -> Subsystem:
 
 
 def normal_port(port: Port) -> Port:
-    """`port` without the ANA groups that are optimized: all are that are not listed."""
+    """`port` without the ANA groups that are in the state which those have that are not listed."""
     return msgspec.structs.replace(
-        port, ana={group: state for group, state in sorted(port.ana.items()) if state != "optimized"}
+        port, ana={group: state for group, state in sorted(port.ana.items()) if state != initial_ana(group)}
     )
+
+
+def initial_ana(group: int) -> AnaState:
+    """The state of an ANA group that nobody has given one: nvmet's rule."""
+    return "optimized" if group == 1 else "inaccessible"

@@ -20,6 +20,7 @@ from nvmet_vdev._nvmet import ConfigError
 from nvmet_vdev.config.fields import NODES, Field, fields
 from nvmet_vdev.config.model import Config
 from nvmet_vdev.config.names import DISCOVERY
+from nvmet_vdev.config.normal import initial_ana
 from nvmet_vdev.config.problems import Path, Problem, nearest, shown
 from nvmet_vdev.config.reading import read
 from nvmet_vdev.grammar import parse as parse_spec
@@ -101,7 +102,6 @@ class Document:
                 self._skip(name, f"is unknown; {nearest(name, ('hosts', 'subsystems', 'ports', 'vdev'))}")
         if isinstance(discovery, dict) and discovery.get("nqn") not in (None, DISCOVERY):
             self._skip("discovery", "a socket has no discovery service")
-        self._complete_ana(tree)
         return tree
 
     def _add(self, nodes: list[Any], key: str, raw: object, place: str) -> None:
@@ -210,18 +210,8 @@ class Document:
             if not 1 <= number <= 1024:
                 self._places[*path, "ana"] = f"{spot}.grpid"
             ana = group.get("ana")
-            states[number] = ana["state"] if isinstance(ana, dict) and "state" in ana else _initial(number)
+            states[number] = ana["state"] if isinstance(ana, dict) and "state" in ana else initial_ana(number)
         return states
-
-    def _complete_ana(self, tree: dict[str, Any]) -> None:
-        """Groups that a port does not have are inaccessible through it, but for the first: nvmet's rule."""
-        for port in tree["port"]:
-            for subsystem in tree["subsystem"]:
-                if subsystem.get("nqn") == port["subsystem"]:
-                    for namespace in subsystem["namespace"]:
-                        number = namespace.get("ana_grpid", 1)
-                        if isinstance(number, int) and 1 <= number <= 1024:
-                            port["ana"].setdefault(number, _initial(number))
 
     def _node(self, raw: dict[str, Any], path: Path, place: str) -> dict[str, Any]:
         """The keys of `raw` as the tree has them; groups are taken apart."""
@@ -274,11 +264,6 @@ def _node_of(path: Path) -> type[msgspec.Struct] | None:
     if not path:
         return Config
     return NODES.get(str(path[-2] if isinstance(path[-1], int) else path[-1]))
-
-
-def _initial(group: int) -> str:
-    """The state that nvmet gives to a group that nobody has given one."""
-    return "optimized" if group == 1 else "inaccessible"
 
 
 def _natural(field: Field, value: Any) -> Any:

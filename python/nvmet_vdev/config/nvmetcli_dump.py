@@ -17,6 +17,7 @@ from nvmet_vdev._nvmet import ConfigError
 from nvmet_vdev.config.access import allows_any
 from nvmet_vdev.config.fields import Field, fields
 from nvmet_vdev.config.model import Config, Namespace, Port, Subsystem
+from nvmet_vdev.config.normal import initial_ana
 from nvmet_vdev.config.nvmetcli import TRANSPORT
 from nvmet_vdev.grammar import parse as parse_spec
 
@@ -63,7 +64,7 @@ def _port(port: Port, used: set[int]) -> dict[str, Any]:
     document["subsystems"] = [port.subsystem]
     # All groups: nvmet takes one that is not there for inaccessible.
     document["ana_groups"] = [
-        {"grpid": group, "ana": {"state": port.ana.get(group, "optimized")}}
+        {"grpid": group, "ana": {"state": port.ana.get(group, initial_ana(group))}}
         for group in sorted({1, *used, *port.ana})
     ]
     return document

@@ -33,13 +33,20 @@ class Problem(ConfigError):  # noqa: N818 - one sees it in `raise Problem(place,
         self._what = what
         super().__init__(self._line(written, ""))
 
+    @property
+    def what(self) -> str:
+        """What is wrong, without the place."""
+        return self._text(written)
+
     def at(self, where: Where, file: str = "") -> ConfigError:
         """The same for the operator: in the words of the format, with the name of the file."""
         return ConfigError(self._line(where, file))
 
+    def _text(self, where: Where) -> str:
+        return self._what if isinstance(self._what, str) else self._what(where)
+
     def _line(self, where: Where, file: str) -> str:
-        what = self._what if isinstance(self._what, str) else self._what(where)
-        return one_line(": ".join(part for part in (file, where(self.path), what) if part))
+        return one_line(": ".join(part for part in (file, where(self.path), self._text(where)) if part))
 
 
 def written(path: Path) -> str:

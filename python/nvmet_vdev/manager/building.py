@@ -1,0 +1,188 @@
+"""From a part of the configuration to what it describes: opened, added, listening; or nothing at all.
+
+May know the model, handles and the opening of disks. Must not know what else there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nvmet_vdev import identity
+from nvmet_vdev._nvmet import ConfigError
+from nvmet_vdev.config import access, model
+from nvmet_vdev.config.fields import fields
+from nvmet_vdev.config.problems import Path as Place
+from nvmet_vdev.config.problems import Problem
+from nvmet_vdev.errors import UsageError
+from nvmet_vdev.grammar import BUILT_IN, Spec, parse
+from nvmet_vdev.loading import is_file
+from nvmet_vdev.manager.entries import NamespaceEntry, PortEntry, SubsystemEntry
+from nvmet_vdev.opening import Opened, open_any
+from nvmet_vdev.target import Target
+
+__all__ = ["Builder", "absolute"]
+
+Guard = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass
+class Builder:
+    """Makes parts of `target`. Each method adds to `undo` how that is undone, or has undone it and raises.
+
+    `state_dir` has a file for each namespace, for what outlives the target; with `discard_state` one that
+    cannot be used is thrown away. `guard` is entered while code of others runs, which may not return.
+    `sockets` are paths that somebody listens at for us, and his descriptors.
+    """
+
+    target: Target
+    state_dir: Path | None = None
+    discard_state: bool = False
+    guard: Guard = contextlib.nullcontext
+    sockets: Mapping[str, int] = field(default_factory=dict)
+
+    def subsystem(
+        self, node: model.Subsystem, place: Place, undo: contextlib.ExitStack, *, controllers: int = 0
+    ) -> SubsystemEntry:
+        """A subsystem without namespaces, which is to have that many controllers soon."""
+        options = _changed(node, ("model", "firmware", "ieee_oui", "cntlid_min", "cntlid_max", "shared"))
+        if node.subsystem_reset is not None:
+            options["subsystem_reset"] = node.subsystem_reset
+        if node.shared is None and controllers > 1:
+            # The first guest may look before the second controller is there.
+            options["shared"] = True
+        serial = node.serial if node.serial is not None else identity.serial(node.nqn)
+        with _at(place):
+            handle = self.target.add_subsystem(nqn=node.nqn, serial=serial, **options)
+            undo.callback(_quietly, lambda: self.target.remove_subsystem(handle))
+            figures = _changed(node.health)
+            if figures:
+                handle.set_health(**figures)
+        return SubsystemEntry(msgspec.structs.replace(node, namespaces=()), handle)
+
+    def namespace(
+        self, subsystem: SubsystemEntry, node: model.Namespace, place: Place, undo: contextlib.ExitStack
+    ) -> NamespaceEntry:
+        """A namespace of `subsystem`."""
+        with _at((*place, "backend")):
+            opened = self._open(parse(node.backend), node, undo)
+        options = _changed(node, ("uuid", "hosts"))
+        options |= {name: bytes.fromhex(value) for name, value in _changed(node, ("nguid", "eui64")).items()}
+        if node.read_only:
+            options["read_only"] = True
+        if node.ana_grpid != 1:
+            options["ana_group"] = node.ana_grpid
+        if not node.resv:
+            options["reservations"] = False
+        if not node.enable or node.protect:
+            # It is protected before the first guest sees it.
+            options["enabled"] = False
+        if self.state_dir is not None:
+            state = self.state_dir / f"{self._uuid(subsystem, node, opened)}.state"
+            if not state.exists():
+                undo.callback(state.unlink, missing_ok=True)
+            options |= {"state": state, "discard_state": self.discard_state}
+        with _at(place):
+            handle = subsystem.handle.add_namespace(opened, nsid=node.nsid, **options)
+            undo.callback(_quietly, handle.remove)
+            if node.protect:
+                handle.protect(True)
+                if node.enable:
+                    handle.enable()
+        return NamespaceEntry(msgspec.structs.replace(node, backend=absolute(node.backend)), handle)
+
+    def _open(self, spec: Spec, node: model.Namespace, undo: contextlib.ExitStack) -> Opened:
+        image = spec.path
+        new = node.create is not None and image is not None and not image.exists()
+        with contextlib.nullcontext() if spec.native else self.guard():
+            opened = open_any(
+                spec,
+                create=node.create if new else None,
+                read_only=node.read_only,
+                block_size=node.block_size,
+                iopoll=node.iopoll,
+                fixed_buffers=node.fixed_buffers,
+            )
+        # Only now is it ours: had somebody else made it meanwhile, the lock would have refused it.
+        if new and image is not None:
+            undo.callback(image.unlink, missing_ok=True)
+        return opened
+
+    @staticmethod
+    def _uuid(subsystem: SubsystemEntry, node: model.Namespace, opened: Opened) -> object:
+        if node.uuid is not None:
+            return node.uuid
+        return identity.namespace(opened.spec, subsystem.node.nqn, node.nsid)
+
+    def port(
+        self,
+        subsystem: SubsystemEntry,
+        node: model.Port,
+        hosts: Mapping[str, model.Host],
+        place: Place,
+        undo: contextlib.ExitStack,
+    ) -> PortEntry:
+        """A port of `subsystem`: its controller, and the socket."""
+        nqn, identifier = access.host_of(node, subsystem.node, hosts.values(), place)
+        options = _changed(node, ("queue_size", "doorbells", "cntlid"))
+        if node.ana:
+            options["ana"] = dict(node.ana)
+        limit = subsystem.node.qid_max
+        descriptor = self.sockets.get(node.traddr)
+        with _at((*place, "traddr")):
+            handle = subsystem.handle.listen(
+                node.traddr if descriptor is None else None,
+                fd=descriptor,
+                queues=node.queues if limit is None else min(node.queues, limit),
+                hostnqn=nqn,
+                hostid=identifier,
+                **options,
+            )
+            undo.callback(_quietly, handle.close)
+        # Who it belongs to stays, whoever may use the subsystem later.
+        kept = msgspec.structs.replace(node, hostnqn=nqn, traddr=str(Path(node.traddr).absolute()))
+        return PortEntry(kept, handle)
+
+
+def absolute(backend: str) -> str:
+    """`backend` in words that mean the same in every directory, as far as we know where paths are."""
+    return str(_absolute(parse(backend)))
+
+
+def _absolute(spec: Spec) -> Spec:
+    if spec.inner is not None:
+        return replace(spec, inner=_absolute(spec.inner))
+    file, colon, name = spec.rest.rpartition(":") if spec.scheme == "python" else (spec.rest, "", "")
+    if not spec.scheme or (spec.scheme in BUILT_IN and is_file(file)):
+        return replace(spec, rest=f"{Path(file).absolute()}{colon}{name}")
+    return spec
+
+
+def _changed(node: msgspec.Struct, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """What is not at its default, of all keys or of `names`."""
+    known = fields(type(node))
+    values = {name: getattr(node, known[name].attribute) for name in (names or known)}
+    return {name: value for name, value in values.items() if value != known[name].default}
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    """Undoes a step; what was wrong before that is what is told."""
+    with contextlib.suppress(ConfigError):
+        call()
+
+
+@contextlib.contextmanager
+def _at(place: Place) -> Iterator[None]:
+    """Errors of the target are problems of that place."""
+    try:
+        yield
+    except Problem:
+        raise
+    except (ConfigError, UsageError) as error:
+        raise Problem(place, str(error)) from error
