@@ -1,4 +1,4 @@
-"""The command line: `nvmet-vdev run | ctl | identify | bench | backends | check-backend | demo`.
+"""The command line: `nvmet-vdev run | serve | save | ctl | identify | bench | backends | …`.
 
 This module finds a command and turns every failure into one line and an exit status; each
 command is a module of its own, imported when it is asked for, so that `run` starts fast and
@@ -28,7 +28,7 @@ EXIT_USAGE = 2
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
-_COMMANDS = ("run", "ctl", "identify", "bench", "backends", "check-backend", "demo")
+_COMMANDS = ("run", "serve", "save", "ctl", "identify", "bench", "backends", "check-backend", "demo")
 
 
 class _Commands(click.Group):

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket as sockets_module
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import UUID
+from typing import Literal
 
 import click
 
-from nvmet_vdev import Subsystem, Target, identity, memlock, pidfile, sockets, vmm
+from nvmet_vdev import ConfigError, identity, pidfile, sockets
 from nvmet_vdev.cli import verbosity
 from nvmet_vdev.cli.params import CPUS, DISK, SIZE
+from nvmet_vdev.cli.serving import Service, listening_path
+from nvmet_vdev.config.model import Config, Namespace, Port, Subsystem, TargetSettings
+from nvmet_vdev.config.problems import Problem
 from nvmet_vdev.errors import UsageError
 from nvmet_vdev.grammar import Spec, parse
-from nvmet_vdev.notify import notify
-from nvmet_vdev.opening import open_any
-from nvmet_vdev.output import say, warn
-from nvmet_vdev.signals import StopSignals
-
-SHUTDOWN_SECONDS = 60.0
-"""How long running commands and the final flush may take before the exit status says so."""
 
 
 @click.command(
@@ -112,6 +105,7 @@ Serial number, NQN and UUIDs stay the same from start to start of the same disks
     help="Keep guest memory that is much used pinned for direct I/O, where limit and client allow it.",
 )
 @click.option("--pidfile", "pid_path", metavar="F", help="Write the process id here, once ready.")
+@click.option("--control", metavar="PATH", help="Listen there for `nvmet-vdev ctl`.")
 @click.option("--terminate", is_flag=True, help="Exit when the client leaves.")
 @verbosity.option
 def command(
@@ -124,13 +118,14 @@ def command(
     serial: str | None,
     queues: int,
     queue_size: int,
-    doorbells: str,
+    doorbells: Literal["auto", "trapped", "mapped"],
     workers: int,
     iopoll: bool,
     fixed_buffers: bool,
     cpus: tuple[int, ...],
-    wait: str,
+    wait: Literal["poll", "adaptive", "event"],
     pid_path: str | None,
+    control: str | None,
     terminate: bool,
 ) -> None:
     """Serve DISK... as one NVMe drive on a vfio-user socket.
@@ -144,129 +139,64 @@ def command(
     pid_file = Path(pid_path) if pid_path is not None else None
     if pid_file is not None:
         pidfile.check(pid_file)
-    path = _listening_path(fd) if fd is not None else None
-    if fd is None:
-        path = (
-            sockets.check(Path(socket))
-            if socket is not None
-            else sockets.check(sockets.default_path(disks[0]))
-        )
+    path = listening_path(fd) if fd is not None else None
+    if path is None:
+        path = sockets.check(Path(socket) if socket is not None else sockets.default_path(disks[0]))
     elif socket is not None:
         raise UsageError("--socket and --fd name two sockets; give one of them")
     _check_create(disks, create)
-    files = [disk for disk in disks if disk.native and not disk.memory]
-    if iopoll and not files:
+    if iopoll and all(not disk.native or disk.memory for disk in disks):
         kind = "memory" if disks[0].memory else "none"
         raise UsageError(f"--iopoll is for block devices and {disks[0]} is {kind}: leave --iopoll out")
     names = identity.derive(disks, path)
-
-    with StopSignals() as signals, Target(workers=workers, cpus=cpus, wait=wait) as target:
-        _let_plugins_stop(disks, signals)
-        subsystem = target.add_subsystem(nqn=names.nqn, serial=serial if serial is not None else names.serial)
-        with contextlib.ExitStack() as cleanup:
-            _add_namespaces(
-                subsystem,
-                disks,
-                names.uuids,
-                create=create,
+    subsystem = Subsystem(
+        nqn=names.nqn,
+        serial=serial if serial is not None else names.serial,
+        namespaces=tuple(
+            Namespace(
+                nsid=nsid,
+                backend=word,
+                uuid=uuid,
                 read_only=read_only,
-                block_size=int(block_size) if block_size is not None else None,
+                block_size=_BLOCK_SIZES[block_size],
+                create=create,
                 iopoll=iopoll,
                 fixed_buffers=fixed_buffers,
-                signals=signals,
-                cleanup=cleanup,
             )
-            subsystem.listen(
-                path if fd is None else None,
-                fd=fd,
-                queues=queues,
-                queue_size=queue_size,
-                doorbells=doorbells,
-            )
-            # All of it worked: the new images stay.
-            cleanup.pop_all()
-        if (shortage := memlock.shortage(len(files) * workers)) is not None:
-            warn(shortage)
-        with pidfile.written(pid_file):
-            _announce(str(path))
-            _serve(target, signals, terminate)
-            notify("STOPPING=1")
-            # From here on a second signal ends the process at once.
-            signals.release()
-            target.shutdown(SHUTDOWN_SECONDS)
+            for nsid, (word, uuid) in enumerate(zip(words, names.uuids, strict=True), start=1)
+        ),
+    )
+    port = Port(
+        portid=1,
+        traddr=str(path),
+        subsystem=names.nqn,
+        queues=queues,
+        queue_size=queue_size,
+        doorbells=doorbells,
+    )
+    service = Service(
+        Config(
+            target=TargetSettings(workers=workers, cpus=cpus, wait=wait),
+            subsystems=(subsystem,),
+            ports=(port,),
+        ),
+        checked=True,
+        sockets={str(path): fd} if fd is not None else {},
+        pid_file=pid_file,
+        control=Path(control) if control is not None else None,
+        terminate=terminate,
+    )
+    try:
+        service.run()
+    except Problem as problem:
+        # Who gave words has no key of a file to look at.
+        raise ConfigError(problem.what) from problem
+
+
+_BLOCK_SIZES: dict[str | None, Literal[512, 4096] | None] = {None: None, "512": 512, "4096": 4096}
 
 
 def _check_create(disks: Sequence[Spec], create: int | None) -> None:
     """`--create` is for image files; beside one, others are welcome."""
     if create is not None and all(disk.path is None for disk in disks):
         raise UsageError(f"--create makes image files and {disks[0]} has its size: leave --create out")
-
-
-def _listening_path(fd: int) -> Path:
-    """The path that the inherited socket `fd` listens on."""
-    try:
-        with sockets_module.socket(fileno=os.dup(fd)) as inherited:
-            name = inherited.getsockname()
-            listens = inherited.getsockopt(sockets_module.SOL_SOCKET, sockets_module.SO_ACCEPTCONN)
-            if inherited.family != sockets_module.AF_UNIX or not listens:
-                raise UsageError(f"--fd {fd} is not a listening Unix stream socket; pass one that is")
-    except OSError as error:
-        raise UsageError(f"--fd {fd}: {error.strerror}; pass a listening Unix stream socket") from error
-    return Path(name) if isinstance(name, str) and name else Path(f"/proc/self/fd/{fd}")
-
-
-def _add_namespaces(
-    subsystem: Subsystem,
-    disks: Sequence[Spec],
-    uuids: Sequence[UUID],
-    *,
-    create: int | None,
-    read_only: bool,
-    block_size: int | None,
-    iopoll: bool,
-    fixed_buffers: bool,
-    signals: StopSignals,
-    cleanup: contextlib.ExitStack,
-) -> None:
-    """Opens `disks` as NSID 1, 2, …; `cleanup` learns to remove the images that this made."""
-    for disk, uuid in zip(disks, uuids, strict=True):
-        image = disk.path
-        new = create is not None and image is not None and not image.exists()
-        with contextlib.nullcontext() if disk.native else signals.interrupting():
-            opened = open_any(
-                disk,
-                create=create if new else None,
-                read_only=read_only,
-                block_size=block_size,
-                iopoll=iopoll,
-                fixed_buffers=fixed_buffers,
-            )
-        # Only now is it ours: had somebody else made it meanwhile, the lock would have refused it.
-        if new and image is not None:
-            cleanup.callback(image.unlink, missing_ok=True)
-        subsystem.add_namespace(opened, read_only=read_only, uuid=uuid)
-
-
-def _let_plugins_stop(disks: Sequence[Spec], signals: StopSignals) -> None:
-    """nbdkit's plugins may end the server that they are in."""
-    if any(disk.leaf.scheme == "nbdkit" for disk in disks):
-        # Here and not above: others need no time for it.
-        from nvmet_vdev import nbdkit
-
-        nbdkit.stop_with(signals.stop)
-
-
-def _announce(path: str) -> None:
-    say(f"listening on {path}")
-    notify("READY=1")
-    path = str(Path(path).absolute())
-    say(f"\nQEMU 10.1.1 or later:\n  {vmm.qemu(path)}")
-    say(f"\nCloud Hypervisor:\n  {vmm.cloud_hypervisor(path)}")
-
-
-def _serve(target: Target, signals: StopSignals, terminate: bool) -> None:
-    """Sleeps until a stop signal, or with `terminate` until a client that attached has left."""
-    while not signals.wait(target.fileno()):
-        while (event := target.next_event(0)) is not None:
-            if terminate and event.kind == "detached":
-                return
