@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from nvmet_vdev.bridge.calls import carry_out
     from nvmet_vdev.control.client import ControlClient
     from nvmet_vdev.drive import Drive, attach
-    from nvmet_vdev.handles import Controller, Host, Namespace, Subsystem
+    from nvmet_vdev.handles import Controller, Subsystem
+    from nvmet_vdev.model import Health, Host, Lifetime, Registrant, Reservation
+    from nvmet_vdev.namespaces import Namespace
     from nvmet_vdev.nvme import Command, Completion, NvmeStatusError, Status
     from nvmet_vdev.stats import ControllerStats, TargetStats
     from nvmet_vdev.target import Event, Target
@@ -44,11 +46,15 @@ __all__ = [
     "DeviceError",
     "Drive",
     "Event",
+    "Health",
     "Host",
+    "Lifetime",
     "Namespace",
     "NvmeError",
     "NvmeStatusError",
     "NvmetError",
+    "Registrant",
+    "Reservation",
     "Status",
     "Storage",
     "Subsystem",
@@ -69,9 +75,13 @@ _LATER = {
     "ControllerStats": "stats",
     "Drive": "drive",
     "Event": "target",
-    "Host": "handles",
-    "Namespace": "handles",
+    "Health": "model",
+    "Host": "model",
+    "Lifetime": "model",
+    "Namespace": "namespaces",
     "NvmeStatusError": "nvme",
+    "Registrant": "model",
+    "Reservation": "model",
     "Status": "nvme",
     "Subsystem": "handles",
     "Target": "target",

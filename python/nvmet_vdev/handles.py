@@ -1,4 +1,4 @@
-"""Handles of what a target is made of: subsystems, namespaces, controllers, and the hosts these belong to.
+"""Handles of what a target is made of: subsystems and controllers.
 
 A handle names one thing for good: what was removed refuses with ConfigError, even if another one has its
 number by now.
@@ -8,31 +8,19 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import uuid
-import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Literal, TypedDict, cast
 
 from nvmet_vdev import _nvmet, identity
 from nvmet_vdev._nvmet import ConfigError
-from nvmet_vdev.opening import Opened, open_any
+from nvmet_vdev.model import AnaState, Health, Host, Lifetime
+from nvmet_vdev.namespaces import Namespace, resizes
+from nvmet_vdev.opening import open_any
 from nvmet_vdev.stats import ControllerStats
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = ["Controller", "Host", "Namespace", "Subsystem"]
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """The host that a controller belongs to: who its guest is to reservations."""
-
-    nqn: str
-    """Host NVMe Qualified Name (HOSTNQN; NVMe Base 2.0, 4.5)."""
-    id: uuid.UUID
-    """Host Identifier (HOSTID; NVMe Base 2.0, 5.27.1.19), never zero."""
 
 
 class NamespaceOptions(TypedDict, total=False):
@@ -45,6 +33,15 @@ class NamespaceOptions(TypedDict, total=False):
     create: int | None
     iopoll: bool
     fixed_buffers: bool
+    nguid: bytes | None
+    eui64: bytes | None
+    ana_group: int
+    reservations: bool
+    state: str | os.PathLike[str] | None
+    discard_state: bool
+    hosts: Sequence[str] | None
+    enabled: bool
+    counted: Mapping[str, int] | None
 
 
 class ControllerOptions(TypedDict, total=False):
@@ -56,6 +53,9 @@ class ControllerOptions(TypedDict, total=False):
     doorbells: str
     hostnqn: str | None
     hostid: uuid.UUID | bytes | None
+    cntlid: int | None
+    ana: Mapping[int, AnaState] | None
+    lifetime: Lifetime | None
 
 
 class Subsystem:
@@ -75,6 +75,11 @@ class Subsystem:
 
     def __repr__(self) -> str:
         return f"<Subsystem {self._nqn}>"
+
+    @property
+    def raw(self) -> _nvmet.Subsystem:
+        """The subsystem in Rust; ConfigError after the shutdown."""
+        return self._alive()[1]
 
     @property
     def nqn(self) -> str:
@@ -109,6 +114,15 @@ class Subsystem:
         create: int | None = None,
         iopoll: bool = False,
         fixed_buffers: bool = True,
+        nguid: bytes | None = None,
+        eui64: bytes | None = None,
+        ana_group: int = 1,
+        reservations: bool = True,
+        state: str | os.PathLike[str] | None = None,
+        discard_state: bool = False,
+        hosts: Sequence[str] | None = None,
+        enabled: bool = True,
+        counted: Mapping[str, int] | None = None,
     ) -> Namespace:
         """Adds a namespace on `backend`; hosts that are there are told (Namespace Attribute Changed).
 
@@ -119,7 +133,14 @@ class Subsystem:
         Base 2.0, 4.5.1.4); without one it is made of the file's path, else of the subsystem's NQN and the
         NSID. With `create` an image file that does not exist is made, that many bytes large. `iopoll` has
         block devices with poll queues asked for results; `fixed_buffers` keeps guest memory that is used
-        often registered with the kernel.
+        often registered with the kernel. `nguid` (16 bytes) and `eui64` (8 bytes) are further identifiers.
+
+        `ana_group`, 1 to 1024, decides with the controller's ANA states how it is reached. With
+        `reservations` guests may reserve it. `state` is the file that keeps reservations that persist
+        through power loss, and write protection by guests; without one they end with the target. A file
+        that is damaged or another namespace's is refused, or thrown away with `discard_state`. `hosts` are
+        the NQNs of the hosts that see it (None: all); not `enabled`, nobody does yet. `counted` are counters
+        that `stats` gave in an earlier process.
 
         Raises ConfigError, one line, if the backend cannot be opened or does not fit.
         """
@@ -142,10 +163,19 @@ class Subsystem:
                 block_size=opened.block_size,
                 read_only=read_only,
                 uuid=bytes(uuid) if isinstance(uuid, bytes) else uuid.bytes,
+                nguid=nguid,
+                eui64=eui64,
+                ana_group=ana_group,
+                reservations=reservations,
+                state=state,
+                discard_state=discard_state,
+                hosts=hosts,
+                enabled=enabled,
+                counted=counted,
             )
             namespace = Namespace(self, target, raw, number, opened)
             self._namespaces[number] = namespace
-        opened.on_resize(_teller(namespace))
+        opened.on_resize(resizes(namespace))
         return namespace
 
     def _free_nsid(self) -> int:
@@ -161,13 +191,21 @@ class Subsystem:
         doorbells: Literal["auto", "trapped", "mapped"] | str = "auto",
         hostnqn: str | None = None,
         hostid: uuid.UUID | bytes | None = None,
+        cntlid: int | None = None,
+        ana: Mapping[int, AnaState] | None = None,
+        lifetime: Lifetime | None = None,
     ) -> Controller:
         """Makes a controller and listens for its client, a virtual machine's monitor.
 
         Either `socket` is a path at which a socket is made, mode 0600, or `fd` is a socket that listens
         already; it is duplicated. `queues` I/O queues, 1 to 511, of up to `queue_size` entries, 2 to 65536.
         `doorbells` says how the guest rings: "trapped", "mapped", or "auto". `hostnqn` and `hostid` are the
-        host that the controller belongs to; else they are made of the subsystem and the socket.
+        host that the controller belongs to; else they are made of the subsystem and the socket. Controllers
+        with one `hostnqn` are one host's and have one `hostid`.
+
+        `cntlid` is the Controller Identifier, in the subsystem's range, else the next one. `ana` has the
+        states of ANA groups; one that it leaves out is optimized if it is group 1, else inaccessible.
+        `lifetime` is what SMART counted in an earlier process.
 
         Raises ConfigError for a socket that cannot be had and for values out of range.
         """
@@ -182,13 +220,40 @@ class Subsystem:
                 doorbells=doorbells,
                 hostnqn=hostnqn,
                 hostid=hostid.bytes if isinstance(hostid, uuid.UUID) else hostid,
+                cntlid=cntlid,
+                ana=ana,
+                counted=None if lifetime is None else lifetime.counters,
+                error_log=None if lifetime is None else lifetime.error_log,
             )
             nqn, identifier = target.host(number)
             place = None if socket is None else os.fspath(socket)
             host = Host(nqn, uuid.UUID(bytes=identifier))
-            controller = Controller(self, target, number, place, host)
+            controller = Controller(self, target, number, target.cntlid(number), place, host)
             self._controllers[number] = controller
         return controller
+
+    @property
+    def health(self) -> Health:
+        """What SMART says of it beyond counters."""
+        return Health(**self._alive()[1].health())
+
+    def set_health(self, **figures: Any) -> None:
+        """Has SMART say something else, by the names of `Health`; guests hear of crossed thresholds.
+
+        Raises ConfigError for a figure that cannot be.
+        """
+        with self._lock:
+            raw = self._alive()[1]
+            try:
+                health = asdict(replace(self.health, **figures))
+            except TypeError as error:
+                allowed = ", ".join(asdict(Health()))
+                raise ConfigError(f"health: {', '.join(figures)}; use {allowed}") from error
+            try:
+                raw.set_health(**health)
+            except (OverflowError, TypeError) as error:
+                given = ", ".join(f"{name} {value!r}" for name, value in figures.items())
+                raise ConfigError(f"health: {given}; use whole numbers that SMART has room for") from error
 
     def _alive(self) -> tuple[_nvmet.Target, _nvmet.Subsystem]:
         target, raw = self._target, self._raw
@@ -208,120 +273,22 @@ class Subsystem:
         return [namespace._name() for namespace in namespaces if not namespace._end(deadline)]
 
 
-class Namespace:
-    """A namespace: a backend with a number (NVMe Base 2.0, 3.2.1). Made by `Subsystem.add_namespace`."""
+class Controller:
+    """A controller: what one virtual machine sees (NVMe Base 2.0, 3.1). Made by `Subsystem.listen`."""
 
     def __init__(
         self,
         subsystem: Subsystem,
         target: _nvmet.Target,
-        raw: _nvmet.Subsystem,
-        nsid: int,
-        opened: Opened,
-    ) -> None:
-        self._subsystem = subsystem
-        self._alive: tuple[_nvmet.Target, _nvmet.Subsystem, Opened] | None = (target, raw, opened)
-        self._nsid = nsid
-
-    def __repr__(self) -> str:
-        return f"<Namespace {self._nsid} of {self._subsystem.nqn}{'' if self._alive else ', removed'}>"
-
-    @property
-    def nsid(self) -> int:
-        """Namespace identifier (NSID), 1 to 1024."""
-        return self._nsid
-
-    @property
-    def subsystem(self) -> Subsystem:
-        """What it belongs to."""
-        return self._subsystem
-
-    @property
-    def size(self) -> int:
-        """Size in bytes that guests see now."""
-        return self._facts()[0]
-
-    @property
-    def block_size(self) -> int:
-        """Logical block size in bytes: 512 or 4096."""
-        return self._facts()[1]
-
-    @property
-    def read_only(self) -> bool:
-        """Whether writes are refused (Namespace is Write Protected)."""
-        return self._facts()[2]
-
-    @property
-    def description(self) -> str:
-        """One line for people about the backend: kind, place and size."""
-        return self._here()[2].storage.describe()
-
-    @property
-    def failures(self) -> dict[str, int]:
-        """What went wrong in a backend in Python so far, and how often: by class for OSError and NvmeError,
-        by class and place for other errors. Empty for other backends.
-        """
-        service = self._here()[2].service
-        return service.failures if service is not None else {}
-
-    def resize(self, size: int | None = None) -> None:
-        """Gives the backend, and with it the namespace, another `size` in bytes; guests are told.
-
-        None takes over the size that the backend has got by itself: a file that was extended, a block device
-        that was resized, `size` of a backend in Python. Commands in flight end as they will; those that reach
-        behind a smaller end get LBA Out of Range from now on (NVM Command Set 1.1, 3.2).
-
-        Raises ConfigError for a size that is no multiple of the block size, and if the backend refuses; all
-        stays as it is then.
-        """
-        target, _, opened = self._here()
-        target.resize(opened.storage, opened.prepare_resize(size))
-
-    def remove(self) -> None:
-        """Takes the namespace from its guests, which are told; commands in flight end as they will.
-
-        The backend is closed when the last of these has ended. What guests have not flushed may be lost if
-        power fails.
-        """
-        subsystem = self._subsystem
-        with subsystem._lock:
-            _, raw, opened = self._here()
-            raw.remove_namespace(self._nsid)
-            del subsystem._namespaces[self._nsid]
-            self._alive = None
-        opened.on_resize(None)
-
-    def _here(self) -> tuple[_nvmet.Target, _nvmet.Subsystem, Opened]:
-        if self._alive is None:
-            raise ConfigError(f"namespace {self._nsid} of {self._subsystem.nqn} has been removed")
-        return self._alive
-
-    def _facts(self) -> tuple[int, int, bool]:
-        facts = self._here()[1].namespace(self._nsid)
-        if facts is None:
-            raise ConfigError(f"namespace {self._nsid} of {self._subsystem.nqn} has been removed")
-        return facts
-
-    def _name(self) -> str:
-        return f"namespace {self._nsid} of {self._subsystem.nqn}"
-
-    def _end(self, deadline: float) -> bool:
-        alive, self._alive = self._alive, None
-        if alive is None or (service := alive[2].service) is None:
-            return True
-        service.on_resize = None
-        return service.close(max(deadline - time.monotonic(), 0.0))
-
-
-class Controller:
-    """A controller: what one virtual machine sees (NVMe Base 2.0, 3.1). Made by `Subsystem.listen`."""
-
-    def __init__(
-        self, subsystem: Subsystem, target: _nvmet.Target, number: int, socket: str | None, host: Host
+        number: int,
+        cntlid: int,
+        socket: str | None,
+        host: Host,
     ) -> None:
         self._subsystem = subsystem
         self._target: _nvmet.Target | None = target
         self._number = number
+        self._cntlid = cntlid
         self._socket = socket
         self._host = host
 
@@ -350,6 +317,29 @@ class Controller:
         return self._host
 
     @property
+    def cntlid(self) -> int:
+        """Controller Identifier (CNTLID; NVMe Base 2.0, 5.17.2.1)."""
+        return self._cntlid
+
+    @property
+    def ana(self) -> dict[int, AnaState]:
+        """The states of ANA groups that were set, by group."""
+        self._here()
+        return cast(dict[int, AnaState], self._subsystem.raw.ana(self._cntlid))
+
+    def set_ana(self, group: int, state: AnaState) -> None:
+        """Puts an ANA group, 1 to 1024, into another state on this controller; its guest is told.
+
+        Commands in flight end as they will; those that come after are refused where the state says so.
+        """
+        self._here()
+        self._subsystem.raw.set_ana_state(self._cntlid, group, state)
+
+    def lifetime(self) -> Lifetime:
+        """What SMART has counted over its life, to be given to the controller of the next process."""
+        return Lifetime.of(*self._here().lifetime(self._number))
+
+    @property
     def attached(self) -> bool:
         """Whether a client is connected."""
         return self._here().attached(self._number)
@@ -371,15 +361,3 @@ class Controller:
         if self._target is None:
             raise ConfigError(f"controller {self._number} has been closed")
         return self._target
-
-
-def _teller(namespace: Namespace) -> Callable[[], None]:
-    """Has `namespace` follow its backend, which does not keep it alive."""
-    reference = weakref.ref(namespace)
-
-    def tell() -> None:
-        there = reference()
-        if there is not None and there._alive is not None:
-            there.resize()
-
-    return tell

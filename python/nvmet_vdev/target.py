@@ -29,7 +29,8 @@ from typing import Any, Literal, Self, Unpack
 
 from nvmet_vdev import _nvmet, identity, lifetime
 from nvmet_vdev._nvmet import ConfigError, DeviceError
-from nvmet_vdev.handles import Controller, ControllerOptions, Namespace, NamespaceOptions, Subsystem
+from nvmet_vdev.handles import Controller, ControllerOptions, NamespaceOptions, Subsystem
+from nvmet_vdev.namespaces import Namespace
 from nvmet_vdev.signals import Wakeup
 from nvmet_vdev.stats import ControllerStats, TargetStats
 
@@ -110,6 +111,11 @@ class Target:
         nqn: str | None = None,
         model: str = "nvmet-vdev",
         firmware: str | None = None,
+        cntlid_min: int = 1,
+        cntlid_max: int = 0xFFEF,
+        shared: bool | None = None,
+        subsystem_reset: bool | None = None,
+        ieee_oui: int = 0,
     ) -> Subsystem:
         """Adds a subsystem without namespaces (NVMe Base 2.0, 3.1).
 
@@ -117,14 +123,41 @@ class Target:
         package). Guests know a drive by `serial` and `nqn`: without `nqn` one is derived from `serial`, and
         without `serial` it is another drive at every start.
 
+        Controllers get identifiers from `cntlid_min` to `cntlid_max`. `shared` says whether guests are told
+        that there may be several controllers, with ANA (CMIC, NMIC); None: once there were. With
+        `subsystem_reset` any guest may reset all controllers (NSSR; NVMe Base 2.0, 3.7.1); with False none
+        may; None: those of its own host. `ieee_oui` is the vendor's OUI, 24 bits.
+
         Raises ConfigError for names that cannot be, and for an NQN that another subsystem has.
         """
         serial = serial if serial is not None else identity.any_serial()
         with self._lock:
-            raw = self.raw.add_subsystem(serial=serial, nqn=nqn, model=model, firmware=firmware)
+            raw = self.raw.add_subsystem(
+                serial=serial,
+                nqn=nqn,
+                model=model,
+                firmware=firmware,
+                cntlid_min=cntlid_min,
+                cntlid_max=cntlid_max,
+                shared=shared,
+                subsystem_reset=subsystem_reset,
+                ieee_oui=ieee_oui,
+            )
             subsystem = Subsystem(self.raw, raw, serial)
             self._subsystems.append(subsystem)
         return subsystem
+
+    def remove_subsystem(self, subsystem: Subsystem) -> None:
+        """Removes a subsystem whose controllers are closed, with its namespaces.
+
+        Raises ConfigError if it still has controllers, or is another target's.
+        """
+        with self._lock:
+            raw = self.raw
+            self._default(subsystem)
+            raw.remove_subsystem(subsystem.raw)
+            self._subsystems.remove(subsystem)
+        subsystem._end(time.monotonic() + lifetime.LIMIT)
 
     def add_namespace(
         self, backend: Any, *, subsystem: Subsystem | None = None, **options: Unpack[NamespaceOptions]

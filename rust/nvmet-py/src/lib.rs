@@ -25,7 +25,9 @@ mod logging;
 mod owned;
 mod status;
 mod storage;
+mod subsystem;
 mod target;
+mod values;
 
 use pyo3::{exceptions::PyImportError, prelude::*};
 
@@ -67,7 +69,9 @@ mod _nvmet {
     #[pymodule_export]
     use super::storage::{Storage, check_storage, open_disk};
     #[pymodule_export]
-    use super::target::{Subsystem, Target};
+    use super::subsystem::Subsystem;
+    #[pymodule_export]
+    use super::target::Target;
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name that Python has for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");

@@ -1,4 +1,4 @@
-//! The target for Python: subsystems, namespaces, controllers and their events.
+//! The target for Python: subsystems, controllers and their events.
 //!
 //! May know `nvmet-core`. Every call that may block releases the GIL; no thread of the target ever
 //! needs it.
@@ -7,15 +7,12 @@ use std::{
     collections::BTreeMap,
     os::fd::{AsRawFd, OwnedFd, RawFd},
     path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
 use nvmet_core::{
     device::DoorbellMode,
-    namespace::{NamespaceConfig, NamespaceIds},
-    stats::Batch,
-    subsystem::SubsystemConfig,
+    subsystem::{MAX_CNTLID, SubsystemConfig},
     target::{ControllerConfig, ControllerId, Event, Listen, TargetConfig},
     worker::WaitMode,
 };
@@ -25,6 +22,8 @@ use pyo3::prelude::*;
 use crate::error::{self, DeviceError};
 use crate::owned::Owned;
 use crate::storage::Storage;
+use crate::subsystem::Subsystem;
+use crate::values::{self, Counters};
 
 /// The model number of a drive whose operator did not choose one.
 const MODEL: &str = "nvmet-vdev";
@@ -56,27 +55,54 @@ impl Target {
     }
 
     /// Adds a subsystem without namespaces.
-    #[pyo3(signature = (*, serial, nqn = None, model = MODEL, firmware = None))]
+    ///
+    /// `shared`: hosts are told that there may be several controllers (None: when there are). `subsystem_reset`: a host may
+    /// reset all controllers, or (False) none, or (None) those of its own.
+    #[pyo3(signature = (
+        *, serial, nqn = None, model = MODEL, firmware = None, cntlid_min = 1, cntlid_max = MAX_CNTLID, shared = None,
+        subsystem_reset = None, ieee_oui = 0
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python method")]
     fn add_subsystem(
         &self,
         serial: String,
         nqn: Option<String>,
         model: &str,
         firmware: Option<String>,
+        cntlid_min: u16,
+        cntlid_max: u16,
+        shared: Option<bool>,
+        subsystem_reset: Option<bool>,
+        ieee_oui: u32,
     ) -> PyResult<Subsystem> {
         let firmware = firmware.unwrap_or_else(|| env!("CARGO_PKG_VERSION").chars().take(8).collect());
-        let config = SubsystemConfig { nqn, serial, model: model.to_owned(), firmware };
-        let inner = self.inner.get()?.add_subsystem(config).map_err(error::target)?;
-        Ok(Subsystem { inner: Owned::new("subsystem", inner) })
+        let config = SubsystemConfig {
+            nqn,
+            serial,
+            model: model.to_owned(),
+            firmware,
+            cntlids: (cntlid_min, cntlid_max),
+            shared,
+            subsystem_reset,
+            ieee_oui,
+        };
+        Ok(Subsystem::new(self.inner.get()?.add_subsystem(config).map_err(error::target)?))
+    }
+
+    /// Removes a subsystem that has no controllers, with its namespaces.
+    fn remove_subsystem(&self, py: Python<'_>, subsystem: &Subsystem) -> PyResult<()> {
+        let (target, subsystem) = (self.inner.get()?, subsystem.get()?);
+        py.detach(|| target.remove_subsystem(subsystem)).map_err(error::target)
     }
 
     /// Makes a controller of `subsystem` and listens for its client; returns a number that names it.
     ///
     /// Either `socket` is a path at which a socket is made, mode 0600, or `fd` is a socket that listens already; it is
-    /// duplicated. `hostid` are the 16 bytes of the Host Identifier.
+    /// duplicated. `hostid` are the 16 bytes of the Host Identifier, `ana` states by group, `counted` and `error_log` what
+    /// `lifetime` gave at the end of an earlier process.
     #[pyo3(signature = (
         subsystem, *, socket = None, fd = None, queues = 64, queue_size = 1024, doorbells = "auto", hostnqn = None,
-        hostid = None
+        hostid = None, cntlid = None, ana = None, counted = None, error_log = None
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python method")]
     fn listen(
@@ -90,8 +116,12 @@ impl Target {
         doorbells: &str,
         hostnqn: Option<String>,
         hostid: Option<[u8; 16]>,
+        cntlid: Option<u16>,
+        ana: Option<BTreeMap<u32, String>>,
+        counted: Option<Counters>,
+        error_log: Option<Vec<u8>>,
     ) -> PyResult<u64> {
-        let (target, subsystem) = (self.inner.get()?, subsystem.inner.get()?);
+        let (target, subsystem) = (self.inner.get()?, subsystem.get()?);
         let socket = match (socket, fd) {
             (Some(path), None) => Listen::Path(path),
             (None, Some(fd)) => Listen::Fd(duplicate(fd)?),
@@ -111,6 +141,9 @@ impl Target {
             doorbells,
             hostnqn,
             hostid,
+            cntlid,
+            ana: values::ana_of(&ana.unwrap_or_default())?,
+            lifetime: values::lifetime_of(&counted.unwrap_or_default(), error_log.unwrap_or_default()),
             ..ControllerConfig::new(socket)
         };
         let id = py.detach(|| target.listen(subsystem, config)).map_err(error::target)?;
@@ -129,6 +162,19 @@ impl Target {
         Ok((host.nqn, host.id))
     }
 
+    /// Controller Identifier.
+    fn cntlid(&self, py: Python<'_>, controller: u64) -> PyResult<u16> {
+        let target = self.inner.get()?;
+        py.detach(|| target.cntlid(ControllerId(controller))).map_err(error::target)
+    }
+
+    /// What SMART has counted over the life of a controller, and the entries of its error log: 64 bytes each.
+    fn lifetime(&self, py: Python<'_>, controller: u64) -> PyResult<(Counters, Vec<u8>)> {
+        let target = self.inner.get()?;
+        let life = py.detach(|| target.lifetime(ControllerId(controller))).map_err(error::target)?;
+        Ok(values::lifetime(&life))
+    }
+
     /// Whether a client is attached to a controller.
     fn attached(&self, controller: u64) -> PyResult<bool> {
         self.inner.get()?.is_attached(ControllerId(controller)).map_err(error::target)
@@ -143,10 +189,10 @@ impl Target {
     }
 
     /// Counters of every controller since it was made.
-    fn stats(&self, py: Python<'_>) -> PyResult<BTreeMap<u64, BTreeMap<&'static str, u64>>> {
+    fn stats(&self, py: Python<'_>) -> PyResult<BTreeMap<u64, Counters>> {
         let target = self.inner.get()?;
         let stats = py.detach(|| target.stats());
-        Ok(stats.controllers.into_iter().map(|(id, batch)| (id.0, counters(&batch))).collect())
+        Ok(stats.controllers.into_iter().map(|(id, batch)| (id.0, values::counters(&batch))).collect())
     }
 
     /// A file descriptor that is readable while `next_event` has something to return.
@@ -171,70 +217,6 @@ impl Target {
             .map_err(|_| error::config(format!("timeout: {timeout} is not a number of seconds")))?;
         // Whatever the reason, a shutdown that fails is no mistake of the caller.
         py.detach(|| target.shutdown(limit)).map_err(|error| DeviceError::new_err(error.to_string()))
-    }
-}
-
-fn counters(batch: &Batch) -> BTreeMap<&'static str, u64> {
-    BTreeMap::from([
-        ("reads", batch.reads),
-        ("writes", batch.writes),
-        ("bytes_read", batch.bytes_read),
-        ("bytes_written", batch.bytes_written),
-        ("completions", batch.completions),
-        ("errors", batch.errors),
-        ("media_errors", batch.media_errors),
-        ("interrupts", batch.interrupts),
-    ])
-}
-
-/// A subsystem: what its controllers have in common, above all the namespaces.
-#[pyclass(frozen, module = "nvmet_vdev._nvmet")]
-pub struct Subsystem {
-    inner: Owned<Arc<nvmet_core::subsystem::Subsystem>>,
-}
-
-#[pymethods]
-impl Subsystem {
-    /// The NVM Subsystem NVMe Qualified Name.
-    #[getter]
-    fn nqn(&self) -> PyResult<&str> {
-        Ok(self.inner.get()?.nqn())
-    }
-
-    /// Adds `storage` as a namespace; returns its identifier (NSID).
-    ///
-    /// `nsid` is 1 to 1024, or the lowest free one. `block_size` is 512 or 4096 bytes. `read_only`: writes are refused
-    /// even if the storage would take them. `uuid` are the 16 bytes of the namespace's UUID.
-    #[pyo3(signature = (storage, *, nsid = None, block_size = 512, read_only = false, uuid = None))]
-    fn add_namespace(
-        &self,
-        py: Python<'_>,
-        storage: &Storage,
-        nsid: Option<u32>,
-        block_size: u32,
-        read_only: bool,
-        uuid: Option<[u8; 16]>,
-    ) -> PyResult<u32> {
-        let (subsystem, backend) = (self.inner.get()?, Arc::clone(storage.backend()?));
-        let ids = NamespaceIds { uuid: uuid.unwrap_or_default(), ..NamespaceIds::default() };
-        let config = NamespaceConfig { nsid, block_size, read_only, backend, ids };
-        py.detach(|| subsystem.add_namespace(config)).map_err(error::target)
-    }
-
-    /// Removes a namespace; its hosts are told, and I/O in flight completes as it will.
-    fn remove_namespace(&self, py: Python<'_>, nsid: u32) -> PyResult<()> {
-        let subsystem = self.inner.get()?;
-        py.detach(|| subsystem.remove_namespace(nsid)).map_err(error::target)
-    }
-
-    /// A namespace now: its size in bytes, its block size in bytes, and whether writes are refused; None if there is no
-    /// such namespace.
-    fn namespace(&self, nsid: u32) -> PyResult<Option<(u64, u32, bool)>> {
-        let namespaces = self.inner.get()?.namespaces();
-        Ok(namespaces.get(nsid).map(|namespace| {
-            let shift = namespace.block_shift();
-            (namespace.blocks() << shift, 1 << shift, namespace.read_only())
-        }))
     }
 }
 

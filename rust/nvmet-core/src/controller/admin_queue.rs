@@ -33,6 +33,8 @@ pub enum Waiting {
     Aborted(u32),
     /// The subsystem to do what was asked with this token.
     Done(u32),
+    /// This many workers to bring the counters up to date.
+    Counted(usize),
 }
 
 #[derive(Debug)]
@@ -229,7 +231,7 @@ impl Controller {
             (Waiting::CqRemoved(wanted), Event::CqRemoved { cqid }) => wanted == cqid,
             (Waiting::Aborted(wanted), Event::Aborted { token, .. }) => wanted == token,
             (Waiting::Done(wanted), Event::Done { token, .. }) => wanted == token,
-            (Waiting::ShadowSet(left), Event::ShadowSet) => {
+            (Waiting::ShadowSet(left), Event::ShadowSet) | (Waiting::Counted(left), Event::Counted) => {
                 *left -= 1;
                 *left == 0
             }
@@ -247,6 +249,7 @@ impl Controller {
                 Ok(0)
             }
             Event::Aborted { aborted, .. } => self.abort_over(aborted),
+            Event::Counted => self.get_log_page(&pending.sqe),
             Event::Done { status, .. } if !status.is_success() => Err(status),
             _ => Ok(0),
         };

@@ -378,6 +378,7 @@ impl Controller {
             | Event::CqRemoved { .. }
             | Event::ShadowSet
             | Event::Aborted { .. }
+            | Event::Counted
             | Event::Done { .. } => self.answer_pending(&event),
         }
     }

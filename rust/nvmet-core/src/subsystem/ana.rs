@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use nvmet_spec::log::AnaState;
+pub use nvmet_spec::log::AnaState;
 use nvmet_spec::status::Status;
 
 /// The group whose namespaces are optimized unless told otherwise.

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nvmet_spec::log::AnaState;
 
-use super::{Health, Hold, NamespaceMap, Slot, State, Subsystem, no_namespace};
+use super::{Health, Hold, Job, NamespaceMap, Reply, Slot, State, Subsystem, Wish, no_namespace};
 use crate::error::TargetError;
 use crate::namespace::check_ana_group;
 
@@ -27,6 +27,28 @@ impl Subsystem {
 
     fn change_slot(&self, nsid: u32, change: impl FnOnce(&mut Slot)) -> Result<(), TargetError> {
         self.change(nsid, |map| map.slot_mut(nsid).map(change).is_some())
+    }
+
+    /// [Removes](Self::remove_namespace) a namespace, and waits until neither controllers nor workers have it any more;
+    /// false if some do after `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if there is none with this NSID.
+    pub fn remove_and_wait(&self, nsid: u32, limit: Duration) -> Result<bool, TargetError> {
+        /// Nobody is told of the last one that lets go; who asks has time.
+        const STEP: Duration = Duration::from_millis(1);
+        let namespace = self.map.load().get(nsid).map(Arc::downgrade);
+        self.remove_namespace(nsid)?;
+        let deadline = Instant::now() + limit;
+        let held = || namespace.as_ref().is_some_and(|namespace| namespace.strong_count() > 0);
+        while held() {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(STEP);
+        }
+        Ok(true)
     }
 
     /// Shows a namespace to hosts, or hides it from them; they are told. I/O in flight completes as it will.
@@ -118,6 +140,34 @@ impl Subsystem {
             told.recv_timeout(limit).is_ok()
         });
         Ok(done)
+    }
+
+    /// The operator's Clear: the reservation is released and all hosts are unregistered, which are told.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if there is no namespace with this NSID, [`TargetError::System`] if the state file cannot be
+    /// written, [`TargetError::Deadline`] after `limit`.
+    pub fn clear_reservation(self: &Arc<Self>, nsid: u32, limit: Duration) -> Result<(), TargetError> {
+        if self.map.load().get(nsid).is_none() {
+            return Err(no_namespace(nsid));
+        }
+        let (tell, told) = channel();
+        let reply: Reply = Box::new(move |result| {
+            // Whoever waited may have given up.
+            let _ = tell.send(result);
+        });
+        self.submit(Job { nsid, id: None, host: [0; 16], wish: Wish::Clear, reply });
+        match told.recv_timeout(limit) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) => {
+                Err(TargetError::system("clear the reservation", std::io::Error::other(status.to_string())))
+            }
+            Err(_) => {
+                let what = "clearing the reservation".to_owned();
+                Err(TargetError::Deadline { what, seconds: limit.as_secs_f64() })
+            }
+        }
     }
 
     /// Has the controllers whose host is `chosen` hold `hold`; see [`Member::fence`](super::Member::fence).

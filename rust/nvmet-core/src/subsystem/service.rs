@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 
 use nvmet_spec::command::NSID_ALL;
 use nvmet_spec::feature::WriteProtectionState;
+use nvmet_spec::reservation::ChangePtpl;
 use nvmet_spec::status::Status;
 
 use super::{Hold, NamespaceMap, Subsystem};
@@ -70,6 +71,9 @@ impl Drop for Service {
         }
     }
 }
+
+/// Who is told what.
+type Answer = (Reply, Result<Vec<u8>, Status>);
 
 /// What is done when the commands of a fence have ended.
 type AfterFence = Box<dyn FnOnce() + Send>;
@@ -132,49 +136,59 @@ impl Clerk {
                 }
                 Message::Job(job) => {
                     let Some(subsystem) = subsystem.upgrade() else { break };
-                    self.carry_out(&subsystem, job);
+                    let answer = self.carry_out(&subsystem, job);
+                    // Whoever hears the answer may end the subsystem, and use its files again.
+                    drop(subsystem);
+                    if let Some((reply, result)) = answer {
+                        reply(result);
+                    }
                 }
             }
         }
     }
 
-    fn carry_out(&mut self, subsystem: &Subsystem, job: Job) {
+    /// Does it; returns the answer, if it does not have to wait.
+    fn carry_out(&mut self, subsystem: &Subsystem, job: Job) -> Option<Answer> {
         let Job { nsid, id, host, wish, reply } = job;
         let map = subsystem.namespaces();
         if nsid == NSID_ALL
             && let Wish::Persist(persist) = wish
         {
             let able = map.iter().filter(|namespace| namespace.keeper().persists());
-            let all = able.map(|namespace| subsystem.set_persistence(namespace, persist));
-            return reply(all.fold(Ok(()), Result::and).map(|()| Vec::new()));
+            let all = able.map(|namespace| set_persistence(namespace, persist));
+            return Some((reply, all.fold(Ok(()), Result::and).map(|()| Vec::new())));
         }
         let found = map.get(nsid).filter(|namespace| id.is_none_or(|id| namespace.id() == id));
         let Some(namespace) = found else {
-            return reply(Err(Status::NAMESPACE_NOT_READY));
+            return Some((reply, Err(Status::NAMESPACE_NOT_READY)));
         };
+        let keeper = namespace.keeper();
         let outcome = match wish {
-            Wish::Report(extended) => return reply(Ok(subsystem.report(namespace, extended))),
+            Wish::Report(extended) => return Some((reply, subsystem.report(namespace, extended))),
             Wish::Persist(persist) => {
-                return reply(subsystem.set_persistence(namespace, persist).map(|()| Vec::new()));
+                return Some((reply, set_persistence(namespace, persist).map(|()| Vec::new())));
             }
             Wish::Protect(state) => return self.protect(subsystem, namespace, state, reply),
             Wish::Reserve(command) => {
-                let keeper = namespace.keeper();
+                if !keeper.persists() && matches!(command, Command::Register { cptpl: ChangePtpl::Set, .. }) {
+                    warn_of_no_file(nsid);
+                }
                 keeper.change(|kept| kept.reservations.execute(&host, &command, keeper.persists()))
             }
-            Wish::Clear => namespace.keeper().change(|kept| Ok(kept.reservations.clear_by_operator())),
+            Wish::Clear => keeper.change(|kept| Ok(kept.reservations.clear_by_operator())),
         };
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(status) => return reply(Err(status)),
+            Err(status) => return Some((reply, Err(status))),
         };
         subsystem.tell_of(namespace, &outcome);
         if outcome.abort.is_empty() {
-            return reply(Ok(Vec::new()));
+            return Some((reply, Ok(Vec::new())));
         }
         // Preempt and Abort completes when the commands of the losers have ended (NVMe Base 2.0, 8.19.7).
         let hold = self.when_fenced(move || reply(Ok(Vec::new())));
         subsystem.fence(namespace.id(), true, &hold, |host| outcome.abort.contains(host));
+        None
     }
 
     /// Something that whoever must end first holds; `go_on` runs when the last one has let go.
@@ -193,7 +207,7 @@ impl Clerk {
         namespace: &Arc<Namespace>,
         protection: WriteProtectionState,
         reply: Reply,
-    ) {
+    ) -> Option<Answer> {
         let changed = namespace.keeper().change(|kept| {
             if kept.protection == WriteProtectionState::UntilPowerCycle && kept.protection != protection {
                 return Err(Status::FEATURE_NOT_CHANGEABLE.with_dnr());
@@ -202,21 +216,45 @@ impl Clerk {
             Ok(())
         });
         if let Err(status) = changed {
-            return reply(Err(status));
+            return Some((reply, Err(status)));
         }
         subsystem.change_latest(namespace, |map, nsid| {
             let Some(slot) = map.slot_mut(nsid) else { return false };
             std::mem::replace(&mut slot.protection, protection) != protection
         });
         if protection == WriteProtectionState::None {
-            return reply(Ok(Vec::new()));
+            return Some((reply, Ok(Vec::new())));
         }
         let backend = Arc::clone(namespace.backend());
         let hold = self.when_fenced(move || {
-            reply(backend.sync().map(|()| Vec::new()).map_err(|_| Status::WRITE_FAULT));
+            let synced = backend.sync();
+            drop(backend);
+            reply(synced.map(|()| Vec::new()).map_err(|_| Status::WRITE_FAULT));
         });
         subsystem.fence(namespace.id(), false, &hold, |_| true);
+        None
     }
+}
+
+fn set_persistence(namespace: &Namespace, persist: bool) -> Result<(), Status> {
+    if !namespace.keeper().persists() {
+        return if persist { Err(Status::INVALID_FIELD.with_dnr()) } else { Ok(()) };
+    }
+    namespace.keeper().change(|kept| {
+        kept.reservations.set_ptpl(persist);
+        Ok(())
+    })
+}
+
+/// Linux's own pr_register always wants reservations to persist, and is refused without a file for them.
+fn warn_of_no_file(nsid: u32) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!(
+            "a guest wants reservations on namespace {nsid} to persist through power loss, and there is no file for them: \
+             give the target a state directory (state_dir, --state-dir)"
+        );
+    });
 }
 
 impl Subsystem {
@@ -252,19 +290,16 @@ impl Subsystem {
         }
     }
 
-    fn set_persistence(&self, namespace: &Namespace, persist: bool) -> Result<(), Status> {
-        if !namespace.keeper().persists() {
-            return if persist { Err(Status::INVALID_FIELD.with_dnr()) } else { Ok(()) };
-        }
-        namespace.keeper().change(|kept| {
-            kept.reservations.set_ptpl(persist);
-            Ok(())
-        })
-    }
-
-    fn report(&self, namespace: &Namespace, extended: bool) -> Vec<u8> {
+    /// The data structure without EDS has room for Host Identifiers of 64 bits alone (NVMe Base 2.0, 7.5).
+    fn report(&self, namespace: &Namespace, extended: bool) -> Result<Vec<u8>, Status> {
         let controllers: Vec<(u16, HostId)> =
             self.controllers().into_iter().map(|who| (who.cntlid, who.host.id)).collect();
-        namespace.keeper().read(|kept| kept.reservations.report(extended, &controllers))
+        namespace.keeper().read(|kept| {
+            let short = |host: &HostId| host[8..].iter().all(|&byte| byte == 0);
+            if !extended && !kept.reservations.registrants().all(|registrant| short(&registrant.host)) {
+                return Err(Status::HOST_ID_INCONSISTENT_FORMAT.with_dnr());
+            }
+            Ok(kept.reservations.report(extended, &controllers))
+        })
     }
 }

@@ -69,6 +69,8 @@ pub enum Event {
         /// The queue.
         cqid: u16,
     },
+    /// The counters have what the worker had completed when it was asked.
+    Counted,
     /// A reservation notification for the host (NVMe Base 2.0, 8.19.2).
     Notice {
         /// The namespace.

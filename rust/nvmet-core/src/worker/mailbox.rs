@@ -131,6 +131,11 @@ pub enum Command {
         /// Let go when they have ended.
         hold: Arc<Hold>,
     },
+    /// Answered by [`Event::Counted`](super::Event::Counted) when the counters have what was completed before.
+    Count {
+        /// The controller.
+        key: u64,
+    },
     /// The subsystem's answer to a reservation command.
     Reserved {
         /// Tag of the command.

@@ -64,6 +64,12 @@ impl Worker {
             }
             Command::Rung { key, cqid } => self.rung(key, cqid),
             Command::Fence { key, namespace, end, hold } => self.fence(key, namespace, end, &hold),
+            // The counters of earlier turns are out.
+            Command::Count { key } => {
+                if let Some(at) = self.find(key) {
+                    self.tell(at, Event::Counted);
+                }
+            }
             Command::Reserved { tag, result } => self.reserved(tag, result),
             Command::Refresh { key } => {
                 if let Some(at) = self.find(key) {

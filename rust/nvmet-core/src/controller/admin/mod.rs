@@ -242,7 +242,10 @@ impl Controller {
         };
         let answer = match opcode {
             AdminOpcode::Identify => self.identify(sqe),
-            AdminOpcode::GetLogPage => self.get_log_page(sqe),
+            AdminOpcode::GetLogPage => match Lid::try_from(GetLogPageCdw10::from_bits(sqe.cdw10).lid()) {
+                Ok(Lid::SmartHealth) => return self.wait_for_counters(),
+                _ => self.get_log_page(sqe),
+            },
             AdminOpcode::GetFeatures => self.get_features(sqe),
             AdminOpcode::SetFeatures => return self.set_features(sqe),
             AdminOpcode::KeepAlive => {
@@ -280,7 +283,15 @@ impl Controller {
         Ok(0)
     }
 
-    fn get_log_page(&mut self, sqe: &Sqe) -> Result<u32, Status> {
+    /// What a host has seen completed has to be counted in what it reads.
+    fn wait_for_counters(&self) -> Answer {
+        for worker in self.pool.iter() {
+            worker.send(Command::Count { key: self.link.key });
+        }
+        Answer::Later(Waiting::Counted(self.pool.iter().len()))
+    }
+
+    pub(super) fn get_log_page(&mut self, sqe: &Sqe) -> Result<u32, Status> {
         let (cdw10, cdw11) = (GetLogPageCdw10::from_bits(sqe.cdw10), GetLogPageCdw11::from_bits(sqe.cdw11));
         if GetLogPageCdw14::from_bits(sqe.cdw14).ot() {
             // No log page has an index (Identify Controller LPA).
