@@ -67,6 +67,13 @@ def test_errors_are_the_packages_own_and_the_connection_lives_on(tmp_path: Path)
         assert client.version()
 
 
+def test_a_name_that_is_no_text_is_told_and_the_connection_lives_on(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, Client(server.path) as client:
+        with pytest.raises(ConfigError, match="no UTF-8"):
+            client.config_save(b"/x\xff".decode("utf-8", "surrogateescape"))
+        client.host_remove("nqn.é")
+
+
 def test_threads_share_a_client(tmp_path: Path) -> None:
     manager = FakeManager(reservation_show=lambda **given: {"nsid": given["nsid"]})
     wrong: list[int] = []

@@ -168,6 +168,44 @@ def test_messages_that_wait_are_few(tmp_path: Path) -> None:
         assert [wire.answer()["id"] for _ in range(number)] == list(range(number))
 
 
+def test_while_a_command_runs_a_line_without_end_does_not_grow(tmp_path: Path) -> None:
+    hold = Hold()
+    with serving(tmp_path, FakeManager(host_remove=hold)) as server, Wire(server.path) as wire:
+        wire.request("host.remove", nqn=NQN)
+        hold.wait()
+        wire.socket.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while sent < 64 * MIB:
+                sent += wire.socket.send(b" " * (64 << 10))
+        assert sent < 8 * MIB
+        wire.socket.settimeout(60)
+        hold.end()
+        assert wire.answer()["result"] is None
+        assert wire.kind() == "limit"
+        assert wire.answer() is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"a":1,' + b",".join(b'"%d":1' % number for number in range(90_000)) + b',"a":1}',
+        b'{"jsonrpc":"2.0","id":1,"method":"' + b"x" * 1_000_000 + b'"}',
+        b'{"jsonrpc":"2.0","id":1,"' + b"x" * 1_000_000 + b'":1}',
+        b'{"jsonrpc":"2.0","id":1,"method":"host.remove","params":{"' + b"x" * 1_000_000 + b'":1}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"host.remove","params":{"nqn":"' + b"x" * 1_000_000 + b'"}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"host.remove","params":{"nqn":[' + b"[]," * 300_000 + b"1]}}",
+    ],
+    ids=["names", "method", "member", "parameter", "value", "list"],
+)
+def test_a_long_message_of_nonsense_is_told_in_few_words(shared: Path, line: bytes) -> None:
+    with Wire(shared) as wire:
+        wire.send(line + b"\n")
+        error = wire.answer()["error"]
+        assert error["data"]["kind"] in ("parse", "request", "method", "params")
+        assert len(error["message"]) <= 500
+
+
 def test_a_client_that_vanishes_has_its_command_carried_out(tmp_path: Path) -> None:
     hold = Hold()
     manager = FakeManager(host_remove=hold)

@@ -64,7 +64,10 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlS
 
 
 @pytest.mark.usefixtures("target")
-def test_the_commands_work_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_work_one_after_the_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
     (block,) = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     for line in block.splitlines()[1:]:
         words = shlex.split(line)[1:] + (["--count", "1"] if "--watch" in line else [])

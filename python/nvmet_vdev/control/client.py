@@ -77,7 +77,11 @@ class Client(Calls):
             self._number += 1
             request = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
             try:
-                answer = self._exchange(connected, json.dumps(request, default=str).encode() + b"\n")
+                line = json.dumps(request, default=str, ensure_ascii=False).encode() + b"\n"
+            except UnicodeEncodeError:
+                raise ConfigError(f"{method}: a name is no UTF-8 text, which JSON needs; rename it") from None
+            try:
+                answer = self._exchange(connected, line)
             except BaseException:
                 # Half a message was sent, or an answer is still to come: nobody could tell it from the next.
                 self.close()

@@ -121,9 +121,8 @@ class Connection:
 
     def interest(self) -> int:
         """What to watch the socket for."""
-        room = self._lines < self.limits.queued and not (
-            self._lines and len(self._input) > self.limits.message
-        )
+        # While it is busy, a line without an end may not grow either.
+        room = self._lines < self.limits.queued and len(self._input) <= self.limits.message
         reads = room and not self.ended and not self.ending
         return (selectors.EVENT_READ if reads else 0) | (selectors.EVENT_WRITE if self._output else 0)
 

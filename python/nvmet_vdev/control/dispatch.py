@@ -5,6 +5,7 @@ May know methods and the manager by its methods' names; must not know sockets or
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import traceback
@@ -51,7 +52,7 @@ class Dispatcher:
         self._largest = largest
         self._own: dict[str, Callable[[], Any]] = {
             "version": _version,
-            "rpc.methods": lambda: [method.describe() for method in METHODS.values()],
+            "rpc.methods": _methods,
             "shutdown": lambda: None,
         }
 
@@ -125,6 +126,12 @@ class Dispatcher:
             return protocol.answer(number, result)
         except Exception as error:
             return protocol.refusal(number, _bug("the answer", error))
+
+
+@functools.cache
+def _methods() -> list[dict[str, Any]]:
+    # Once: it takes its time, and is asked in the thread of the sockets.
+    return [method.describe() for method in METHODS.values()]
 
 
 def _version() -> dict[str, Any]:

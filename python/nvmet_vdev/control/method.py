@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ import msgspec
 
 from nvmet_vdev.control import values
 from nvmet_vdev.control.protocol import Fault, clip
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Lane(enum.IntEnum):
@@ -100,7 +103,7 @@ class Method:
                     raise Fault("params", f"{name} is missing: {param.words}")
             found = {name: known[name].check(value) for name, value in given.items()}
             for name, value in found.items():
-                if any(ord(character) < 32 or ord(character) == 127 for character in _texts(value)):
+                if _CONTROL.search(_texts(value)):
                     raise Fault("params", f"{name}: {_shown(value)} has a control character")
         except Fault as fault:
             raise Fault(fault.kind, f"{self.name}: {fault}") from None

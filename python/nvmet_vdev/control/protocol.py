@@ -136,5 +136,6 @@ def batch(answers: list[bytes]) -> bytes:
 
 def clip(text: str, length: int) -> str:
     """`text` on one line of at most `length` characters, with nothing that UTF-8 cannot say."""
-    line = one_line(text)
-    return line if len(line) <= length else line[: length - 1] + "…"
+    # Whoever sends a megabyte of text must not keep us busy with it.
+    line = one_line(text[: 4 * length])
+    return line if len(line) <= length and len(text) <= 4 * length else line[: length - 1] + "…"

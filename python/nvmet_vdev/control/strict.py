@@ -6,6 +6,7 @@ cannot be seen any more in what msgspec returns.
 
 from __future__ import annotations
 
+import collections
 import json
 from typing import Any
 
@@ -42,9 +43,9 @@ def loads(line: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise NotJsonError(f"the name {one_line(twice)[:40]!r} stands twice in one object")
+        counts = collections.Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise NotJsonError(f"the name {one_line(twice[:40])!r} stands twice in one object")
     return found
 
 
