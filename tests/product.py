@@ -87,11 +87,15 @@ def serve(
     program: Sequence[str] = (PROGRAM,),
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    command: str = "run",
 ) -> Iterator[Server]:
-    """Starts `nvmet-vdev run ARGS`, waits until it listens, and ends it afterwards if it still runs."""
+    """Starts `nvmet-vdev run ARGS`, waits until it listens, and ends it afterwards if it still runs.
+
+    `command` may be `serve` instead.
+    """
     errors = (cwd / "server.err").open("w+")
     process = subprocess.Popen(
-        [*prefix, *program, "run", *map(str, args)],
+        [*prefix, *program, command, *map(str, args)],
         cwd=cwd,
         env=environment(cwd, **(env or {})),
         stdin=subprocess.DEVNULL,
@@ -171,13 +175,14 @@ def ordinary_user(memlock: int = SMALL_MEMLOCK, product: Sequence[str] = (PROGRA
     plain = (*bare, f"--reuid={uid}", "--regid=65534", "--clear-groups", "env")
     ways = [OrdinaryUser(uid, f"user {uid}", plain, *ours)]
     if tuple(product) == (PROGRAM,):
-        # The extension is for the stable ABI, and click is Python alone.
+        # The extension is for the stable ABI, click is Python alone, and msgspec is beside it.
         path = ":".join(dict.fromkeys([_place("nvmet_vdev"), _place("click")]))
         module = (f"PYTHONPATH={path}", SYSTEM_PYTHON, "-P", "-m", "nvmet_vdev")
         who = f"user {uid}, with {SYSTEM_PYTHON} (no other user reaches {sys.executable})"
         ways.append(OrdinaryUser(uid, who, plain, SYSTEM_PYTHON, module))
     for way in ways:
-        if subprocess.run([*way.program, "--version"], capture_output=True, check=False).returncode == 0:
+        # Help, because that imports all that the command needs.
+        if subprocess.run([*way.program, "run", "--help"], capture_output=True, check=False).returncode == 0:
             return way
     who = "ROOT WITHOUT CAPABILITIES: no other user can read the package"
     return OrdinaryUser(0, who, bare, *ours)

@@ -252,7 +252,6 @@ def test_the_configuration_after_changes_makes_the_same_again(target: FakeTarget
     manager.namespace_ana_group(ONE, 9, 3)
     manager.namespace_attach(ONE, 2, None)
     manager.namespace_attach(ONE, 9, [A, B])
-    manager.namespace_resize(ONE, 2, 4 * MIB)
     manager.ana_set(2, 2, "inaccessible")
     manager.ana_set(2, 3, "persistent-loss")
     manager.subsystem_allow(ONE, C)
@@ -268,7 +267,6 @@ def test_the_configuration_after_changes_makes_the_same_again(target: FakeTarget
     assert [namespace.protect for namespace in one.namespaces] == [True, False, False]
     assert [namespace.ana_grpid for namespace in one.namespaces] == [1, 2, 3]
     assert [namespace.hosts for namespace in one.namespaces] == [None, None, (A, B)]
-    assert one.namespaces[1].backend == f"ram:{4 * MIB}"
     assert found.ports[1].ana == {3: "persistent-loss"}
     assert [host.nqn for host in found.hosts] == [A, B, C]
     again = FakeTarget()
@@ -551,3 +549,17 @@ def test_who_reads_does_not_wait_for_a_change(target: FakeTarget, manager: Manag
     may_end.set()
     thread.join()
     assert manager.config().hosts == before.hosts
+
+
+def test_what_has_to_be_there_as_well_is_part_of_the_whole(target: FakeTarget, tmp_path: Path) -> None:
+    manager = manager_of(target)
+    seen: list[Config] = []
+
+    def fails() -> None:
+        seen.append(manager.config())
+        raise ConfigError("no more descriptors")
+
+    with pytest.raises(ConfigError, match="no more descriptors"):
+        manager.apply(whole(tmp_path), then=fails)
+    assert seen == [whole(tmp_path)]
+    assert (target.subsystems, files(tmp_path), manager.config()) == ([], [], Config())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket as sockets_module
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,18 +58,43 @@ class Service:
         ):
             self._let_plugins_stop(signals)
             manager = Manager(target, state_dir=self.state_dir, discard_state=self.discard_state)
-            manager.apply(self.config, checked=self.checked, guard=signals.interrupting, sockets=self.sockets)
-            disks = sum(1 for spec in self._specs() if spec.native and not spec.memory)
-            if (shortage := memlock.shortage(disks * settings.workers)) is not None:
-                warn(shortage)
-            with pidfile.written(self.pid_file):
-                with self._controlled(manager, signals):
-                    self._announce()
-                    self._wait(target, signals)
-                    notify("STOPPING=1")
-                    # From here on a second signal ends the process at once.
-                    signals.release()
+            with contextlib.ExitStack() as running:
+                control = contextlib.ExitStack()
+                manager.apply(
+                    self.config,
+                    checked=self.checked,
+                    guard=signals.interrupting,
+                    sockets=self.sockets,
+                    # What cannot be had of these leaves no new image behind either.
+                    then=lambda: self._open(manager, signals, running, control),
+                )
+                disks = sum(1 for spec in self._specs() if spec.native and not spec.memory)
+                if (shortage := memlock.shortage(disks * settings.workers)) is not None:
+                    warn(shortage)
+                self._announce()
+                self._wait(target, signals)
+                notify("STOPPING=1")
+                # From here on a second signal ends the process at once.
+                signals.release()
+                control.close()
                 target.shutdown(SHUTDOWN_SECONDS)
+
+    def _open(
+        self,
+        manager: Manager,
+        signals: StopSignals,
+        running: contextlib.ExitStack,
+        control: contextlib.ExitStack,
+    ) -> None:
+        """What is there while it runs, and while it can be controlled."""
+        running.enter_context(pidfile.written(self.pid_file))
+        running.enter_context(control)
+        if self.control is not None:
+            # Here and not above: others need no time for it.
+            from nvmet_vdev.control.server import ControlServer
+
+            server = ControlServer(manager, self.control, shutdown=signals.stop, config_path=self.file)
+            control.enter_context(server)
 
     def _specs(self) -> list[Spec]:
         return [
@@ -81,21 +106,10 @@ class Service:
     def _let_plugins_stop(self, signals: StopSignals) -> None:
         """nbdkit's plugins may end the server that they are in."""
         if self.control is not None or any(spec.leaf.scheme == "nbdkit" for spec in self._specs()):
-            # Here and not above: others need no time for it.
+            # Late, as above.
             from nvmet_vdev import nbdkit
 
             nbdkit.stop_with(signals.stop)
-
-    @contextlib.contextmanager
-    def _controlled(self, manager: Manager, signals: StopSignals) -> Iterator[None]:
-        if self.control is None:
-            yield
-            return
-        # Late, as above.
-        from nvmet_vdev.control.server import ControlServer
-
-        with ControlServer(manager, self.control, shutdown=signals.stop, config_path=self.file):
-            yield
 
     def _announce(self) -> None:
         paths = [port.traddr for port in self.config.ports]

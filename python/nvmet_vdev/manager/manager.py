@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from nvmet_vdev.config.problems import Path as Place
 from nvmet_vdev.config.problems import Problem
 from nvmet_vdev.config.reading import read_node
 from nvmet_vdev.config.toml import tree_of
-from nvmet_vdev.grammar import Spec, parse
 from nvmet_vdev.manager import candidates
 from nvmet_vdev.manager.building import Builder, Guard
 from nvmet_vdev.manager.entries import Entries, NamespaceEntry, PortEntry
@@ -57,12 +56,14 @@ class Manager(Reader):
         checked: bool = False,
         guard: Guard = contextlib.nullcontext,
         sockets: Mapping[str, int] | None = None,
+        then: Callable[[], None] = lambda: None,
     ) -> list[str]:
         """Makes all that `config` has; what is worth knowing about it, one line each.
 
         Nothing may be there, unless it is that configuration already. `checked`: whoever calls has seen to it
         that the parts fit together. `guard` is entered while code of others runs; `sockets` are paths of
-        `config` that somebody listens at already, and his descriptors.
+        `config` that somebody listens at already, and his descriptors. `then` is called when all is there; if
+        it raises, nothing is.
 
         Raises Problem, a ConfigError with the place in `config`; all is undone then.
         """
@@ -87,9 +88,11 @@ class Manager(Reader):
                     entries = self._build(config, undo)
                 finally:
                     builder.guard, builder.sockets = contextlib.nullcontext, {}
+                entries.settings = settings
+                undo.callback(setattr, self, "_entries", self._entries)
+                self._entries = entries
+                then()
                 undo.pop_all()
-            entries.settings = settings
-            self._entries = entries
         return notes
 
     def _build(self, config: model.Config, undo: contextlib.ExitStack) -> Entries:
@@ -226,13 +229,7 @@ class Manager(Reader):
     def namespace_resize(self, nqn: str, nsid: int, size: int | None) -> None:
         """Gives a namespace another size, in bytes; None: the one that its backend has by now."""
         with self._changing():
-            entry = self._entries.subsystem(nqn).namespace(nsid)
-            entry.handle.resize(size)
-            spec = parse(entry.node.backend)
-            if spec.memory:
-                # Nothing else knows how large memory is.
-                backend = str(Spec(spec.scheme, str(entry.handle.size)))
-                entry.node = msgspec.structs.replace(entry.node, backend=backend)
+            self._entries.subsystem(nqn).namespace(nsid).handle.resize(size)
 
     def namespace_enable(self, nqn: str, nsid: int) -> None:
         """Lets guests see a namespace."""

@@ -25,8 +25,6 @@ class Reader:
         """The configuration of what runs: applied to another target, it makes the same."""
         return self._entries.config()
 
-    config_get = config
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes that to a file, TOML or JSON by its suffix, whole or not at all."""
         files.save(self.config(), path)
