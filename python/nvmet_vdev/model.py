@@ -113,6 +113,8 @@ class Lifetime:
     """Seconds that it was served for."""
     unsafe_shutdowns: int = 0
     """Clients that left an enabled controller without a shutdown notification."""
+    in_use: bool = False
+    """Whether a client has it enabled now: an end of the process would be an unsafe shutdown."""
     error_log_entries: int = 0
     """Errors so far."""
     error_log: bytes = b""
@@ -125,7 +127,12 @@ class Lifetime:
         stats = ControllerStats(
             **{name: value for name, value in counters.items() if name in ControllerStats.__slots__}
         )
-        return cls(stats, **{name: counters.get(name, 0) for name in others}, error_log=error_log)
+        return cls(
+            stats,
+            **{name: counters.get(name, 0) for name in others},
+            in_use=bool(counters.get("in_use", 0)),
+            error_log=error_log,
+        )
 
     @property
     def counters(self) -> dict[str, int]:

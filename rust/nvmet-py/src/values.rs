@@ -58,6 +58,7 @@ pub fn lifetime(life: &Lifetime) -> (Counters, Vec<u8>) {
         ("power_cycles", life.power_cycles),
         ("power_on_seconds", life.power_on_seconds),
         ("unsafe_shutdowns", life.unsafe_shutdowns),
+        ("in_use", life.in_use.into()),
         ("error_log_entries", life.errors),
     ] {
         all.insert(name.to_owned(), value);
@@ -72,6 +73,7 @@ pub fn lifetime_of(counters: &Counters, error_log: Vec<u8>) -> Lifetime {
         stats: batch(counters),
         power_cycles: of("power_cycles"),
         power_on_seconds: of("power_on_seconds"),
+        in_use: false,
         unsafe_shutdowns: of("unsafe_shutdowns"),
         errors: of("error_log_entries"),
         error_log,

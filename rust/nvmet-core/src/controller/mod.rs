@@ -211,7 +211,11 @@ impl Controller {
     /// What SMART has counted over the controller's life, with its Error Information log.
     pub fn lifetime(&mut self) -> Lifetime {
         self.gather_failures();
-        self.admin.lifetime(&self.link.stats.read())
+        Lifetime { in_use: self.is_in_use(), ..self.admin.lifetime(&self.link.stats.read()) }
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.phase == Phase::Enabled && self.registers.csts.shst() != ShutdownStatus::Complete
     }
 
     /// Begins with a client, which is a power cycle to its host. `polled`: it writes doorbells through a mapping, so that no message tells of them.
@@ -223,8 +227,7 @@ impl Controller {
 
     /// The client has left: the power is off.
     pub fn client_detached(&mut self) {
-        let unsafely = self.phase == Phase::Enabled && self.registers.csts.shst() != ShutdownStatus::Complete;
-        self.admin.powered_off(unsafely);
+        self.admin.powered_off(self.is_in_use());
     }
 
     /// Follows the Bus Master Enable bit: without it the controller reads and writes no guest memory on its own.
