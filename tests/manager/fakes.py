@@ -124,9 +124,10 @@ class FakeNamespace:
     def _step(self, what: str) -> None:
         self.subsystem.target.steps.step(what)
 
-    def remove(self) -> None:
+    def remove(self, timeout: float = 0.0) -> bool:  # noqa: ARG002
         self._step("remove")
         del self.subsystem.namespaces[self.nsid]
+        return True
 
     def enable(self) -> None:
         self._step("enable")

@@ -17,6 +17,7 @@ from nvmet_vdev.config.model import Config
 from nvmet_vdev.errors import UsageError
 from nvmet_vdev.grammar import Spec, parse
 from nvmet_vdev.manager import Manager
+from nvmet_vdev.manager.keeping import Keeping
 from nvmet_vdev.notify import notify
 from nvmet_vdev.output import say, warn
 from nvmet_vdev.signals import StopSignals
@@ -59,20 +60,20 @@ class Service:
             self._let_plugins_stop(signals)
             manager = Manager(target, state_dir=self.state_dir, discard_state=self.discard_state)
             with contextlib.ExitStack() as running:
-                control = contextlib.ExitStack()
+                control, keeping = contextlib.ExitStack(), Keeping(manager)
                 manager.apply(
                     self.config,
                     checked=self.checked,
                     guard=signals.interrupting,
                     sockets=self.sockets,
                     # What cannot be had of these leaves no new image behind either.
-                    then=lambda: self._open(manager, signals, running, control),
+                    then=lambda: self._open(manager, signals, running, control, keeping),
                 )
                 disks = sum(1 for spec in self._specs() if spec.native and not spec.memory)
                 if (shortage := memlock.shortage(disks * settings.workers)) is not None:
                     warn(shortage)
                 self._announce()
-                self._wait(target, signals)
+                self._wait(target, signals, keeping)
                 notify("STOPPING=1")
                 # From here on a second signal ends the process at once.
                 signals.release()
@@ -85,10 +86,12 @@ class Service:
         signals: StopSignals,
         running: contextlib.ExitStack,
         control: contextlib.ExitStack,
+        keeping: Keeping,
     ) -> None:
         """What is there while it runs, and while it can be controlled."""
         running.enter_context(pidfile.written(self.pid_file))
         running.enter_context(control)
+        control.enter_context(keeping)
         if self.control is not None:
             # Here and not above: others need no time for it.
             from nvmet_vdev.control.server import ControlServer
@@ -123,10 +126,11 @@ class Service:
             say(f"\nQEMU 10.1.1 or later:\n  {vmm.qemu(path)}")
             say(f"\nCloud Hypervisor:\n  {vmm.cloud_hypervisor(path)}")
 
-    def _wait(self, target: Target, signals: StopSignals) -> None:
+    def _wait(self, target: Target, signals: StopSignals, keeping: Keeping) -> None:
         """Sleeps until a stop signal, or with `terminate` until a client that attached has left."""
         while not signals.wait(target.fileno()):
             while (event := target.next_event(0)) is not None:
+                keeping.soon()
                 if self.terminate and event.kind == "detached":
                     return
 

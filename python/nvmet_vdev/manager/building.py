@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -24,6 +25,7 @@ from nvmet_vdev.errors import UsageError
 from nvmet_vdev.grammar import BUILT_IN, Spec, parse
 from nvmet_vdev.loading import is_file
 from nvmet_vdev.manager.entries import NamespaceEntry, PortEntry, SubsystemEntry
+from nvmet_vdev.manager.ledger import Ledger
 from nvmet_vdev.opening import Opened, open_any
 from nvmet_vdev.target import Target
 
@@ -37,13 +39,15 @@ class Builder:
     """Makes parts of `target`. Each method adds to `undo` how that is undone, or has undone it and raises.
 
     `state_dir` has a file for each namespace, for what outlives the target; with `discard_state` one that
-    cannot be used is thrown away. `guard` is entered while code of others runs, which may not return.
-    `sockets` are paths that somebody listens at for us, and his descriptors.
+    cannot be used is thrown away. `ledger` has what was counted in earlier targets. `guard` is entered while
+    code of others runs, which may not return. `sockets` are paths that somebody listens at for us, and his
+    descriptors.
     """
 
     target: Target
     state_dir: Path | None = None
     discard_state: bool = False
+    ledger: Ledger | None = None
     guard: Guard = contextlib.nullcontext
     sockets: Mapping[str, int] = field(default_factory=dict)
 
@@ -88,6 +92,8 @@ class Builder:
             if not state.exists():
                 undo.callback(state.unlink, missing_ok=True)
             options |= {"state": state, "discard_state": self.discard_state}
+        if self.ledger is not None:
+            options["counted"] = self.ledger.namespace(self._uuid(subsystem, node, opened))
         with _at(place):
             handle = subsystem.handle.add_namespace(opened, nsid=node.nsid, **options)
             undo.callback(_quietly, handle.remove)
@@ -115,7 +121,7 @@ class Builder:
         return opened
 
     @staticmethod
-    def _uuid(subsystem: SubsystemEntry, node: model.Namespace, opened: Opened) -> object:
+    def _uuid(subsystem: SubsystemEntry, node: model.Namespace, opened: Opened) -> UUID:
         if node.uuid is not None:
             return node.uuid
         return identity.namespace(opened.spec, subsystem.node.nqn, node.nsid)
@@ -133,6 +139,8 @@ class Builder:
         options = _changed(node, ("queue_size", "doorbells", "cntlid"))
         if node.ana:
             options["ana"] = dict(node.ana)
+        if self.ledger is not None:
+            options["lifetime"] = self.ledger.controller(node.subsystem, node.portid)
         limit = subsystem.node.qid_max
         descriptor = self.sockets.get(node.traddr)
         with _at((*place, "traddr")):

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,15 @@ from nvmet_vdev.config.toml import tree_of
 from nvmet_vdev.manager import candidates
 from nvmet_vdev.manager.building import Builder, Guard
 from nvmet_vdev.manager.entries import Entries, NamespaceEntry, PortEntry
+from nvmet_vdev.manager.ledger import Ledger
 from nvmet_vdev.manager.reader import Reader
 from nvmet_vdev.manager.words import in_keys, place
 from nvmet_vdev.target import Target
 
 __all__ = ["Manager"]
+
+REMOVE_SECONDS = 2.0
+"""How long a removal waits for what runs on a namespace; it is done all the same after that."""
 
 
 class Manager(Reader):
@@ -83,6 +88,8 @@ class Manager(Reader):
                 if builder.state_dir is not None:
                     builder.state_dir = _directory(builder.state_dir.absolute(), undo)
                     settings = msgspec.structs.replace(settings, state_dir=str(builder.state_dir))
+                    builder.ledger = Ledger(builder.state_dir, discard=builder.discard_state)
+                    undo.callback(setattr, builder, "ledger", None)
                 builder.guard, builder.sockets = guard, sockets or {}
                 try:
                     entries = self._build(config, undo)
@@ -223,7 +230,10 @@ class Manager(Reader):
         """Removes a namespace; guests are told, and commands in flight end as they will."""
         with self._changing():
             entry = self._entries.subsystem(nqn)
-            entry.namespace(nsid).handle.remove()
+            namespace = entry.namespace(nsid)
+            self._note_namespace(namespace)
+            # Whoever adds the same image again is to find it free.
+            namespace.handle.remove(REMOVE_SECONDS)
             del entry.namespaces[nsid]
 
     def namespace_resize(self, nqn: str, nsid: int, size: int | None) -> None:
@@ -294,7 +304,9 @@ class Manager(Reader):
     def port_remove(self, portid: int) -> None:
         """Disconnects a port's guest and removes its socket."""
         with self._changing():
-            self._entries.port(portid).handle.close()
+            port = self._entries.port(portid)
+            self._note_port(port)
+            port.handle.close()
             del self._entries.ports[portid]
 
     def ana_set(self, portid: int, grpid: int, state: model.AnaState) -> None:
@@ -304,6 +316,37 @@ class Manager(Reader):
             node = read_node(model.Port, tree_of(entry.node) | {"ana": {**entry.node.ana, grpid: state}})
             entry.handle.set_ana(grpid, state)
             entry.node = normal_port(node)
+
+    @property
+    def keeps_counters(self) -> bool:
+        """Whether there is a state directory for what SMART counts."""
+        return self._builder.ledger is not None
+
+    def keep_counters(self) -> None:
+        """Writes what SMART has counted to the state directory, if there is one. Raises ConfigError."""
+        with self._lock:
+            ledger = self._builder.ledger
+            if ledger is None:
+                return
+            for port in self._entries.ports.values():
+                self._note_port(port)
+            for subsystem in self._entries.subsystems.values():
+                for namespace in subsystem.namespaces.values():
+                    self._note_namespace(namespace)
+            try:
+                ledger.save()
+            except OSError as error:
+                raise ConfigError(
+                    f"{self._builder.state_dir}: {error.strerror}; what was counted is not saved"
+                ) from error
+
+    def _note_port(self, port: PortEntry) -> None:
+        if (ledger := self._builder.ledger) is not None:
+            ledger.note_controller(port.node.subsystem, port.node.portid, port.handle.lifetime())
+
+    def _note_namespace(self, namespace: NamespaceEntry) -> None:
+        if (ledger := self._builder.ledger) is not None:
+            ledger.note_namespace(namespace.handle.uuid, asdict(namespace.handle.stats()))
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
