@@ -69,20 +69,27 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     temperature: Annotated[
         Annotated[int, _use("0 to 65535 kelvins", ge=0, le=65535)] | None,
-        _key("health.temperature", "composite temperature, in kelvins"),
+        _key("health.temperature", "composite temperature, in kelvins; by default 313"),
     ] = None
-    spare: Annotated[Percent | None, _key("health.spare", "available spare, in percent")] = None
+    spare: Annotated[Percent | None, _key("health.spare", "available spare, in percent; by default 100")] = (
+        None
+    )
     spare_threshold: Annotated[
         Percent | None,
-        _key("health.spare_threshold", "guests are told when the spare falls below, in percent"),
+        _key(
+            "health.spare_threshold", "guests are told when the spare falls below, in percent; by default 10"
+        ),
     ] = None
     percentage_used: Annotated[
         Annotated[int, _use("0 to 255", ge=0, le=255)] | None,
-        _key("health.percentage_used", "life that is used, in percent; 255 is 255 or more"),
+        _key("health.percentage_used", "life that is used, in percent; 255 is 255 or more, by default 0"),
     ] = None
     reliability_degraded: Annotated[
         Flag | None,
-        _key("health.reliability_degraded", "whether the drive says that it is less reliable"),
+        _key(
+            "health.reliability_degraded",
+            "whether the drive says that it is less reliable; by default it does not",
+        ),
     ] = None
 
 
@@ -161,7 +168,10 @@ class Subsystem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = None
     shared: Annotated[
         Flag | None,
-        _key("vdev.shared", "whether it says that there may be several controllers; by default if there are"),
+        _key(
+            "vdev.shared",
+            "whether it says that there may be several controllers; by default if there are several ports",
+        ),
     ] = None
     subsystem_reset: Annotated[
         Flag | None,
@@ -206,7 +216,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = {}
     cntlid: Annotated[
         ControllerId | None,
-        _key("vdev.cntlid", "controller identifier; by default the lowest that is free"),
+        _key("vdev.cntlid", "controller identifier; by default the next one"),
     ] = None
     queues: Annotated[Annotated[int, _use("1 to 511", ge=1, le=511)], _key("vdev.queues", "I/O queues")] = 64
     queue_size: Annotated[
