@@ -16,6 +16,8 @@ def write(path: Path, content: bytes) -> None:
     was then, or has the new content and may lose it with the power.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    # Of a process that had this number and was killed.
+    fresh.unlink(missing_ok=True)
     with contextlib.ExitStack() as undo:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         undo.callback(fresh.unlink, missing_ok=True)

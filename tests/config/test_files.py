@@ -129,3 +129,9 @@ subsystem = "nqn.2024-01.com.example:one"
 1 = "inaccessible"
 """
     assert config.dumps(config.loads(text, "toml").config, "toml") == text
+
+
+def test_what_a_killed_process_has_left_half_written_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / f".c.toml.{os.getpid()}").write_text("half")
+    config.save(ONE, tmp_path / "c.toml")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]

@@ -6,13 +6,13 @@ May know formats by their names. Must not know keys.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from nvmet_vdev import atomic
 from nvmet_vdev._nvmet import ConfigError
 from nvmet_vdev.config import nvmetcli, nvmetcli_dump, toml
 from nvmet_vdev.config.checking import check
@@ -109,25 +109,9 @@ def save(config: Config, path: str | os.PathLike[str]) -> None:
     Whoever reads the file, whenever the power fails, finds the old content or the new one. Raises
     ConfigError.
     """
-    text = dumps(config, format_of(path))
-    target = Path(path)
-    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    form = format_of(path)
     try:
-        content = text.encode()
-        with contextlib.ExitStack() as undo:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            undo.callback(fresh.unlink, missing_ok=True)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(target)
-            undo.pop_all()
-        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        atomic.write(Path(path), dumps(config, form).encode())
     except UnicodeEncodeError:
         raise ConfigError(one_line(f"{path}: a name is no UTF-8, and cannot be written; rename it")) from None
     except OSError as error:
