@@ -114,7 +114,7 @@ class Lifetime:
     unsafe_shutdowns: int = 0
     """Clients that left an enabled controller without a shutdown notification."""
     in_use: bool = False
-    """Whether a client has it enabled now: an end of the process would be an unsafe shutdown."""
+    """Whether a client is there that has not shut it down: an end of the process would be unsafe to it."""
     error_log_entries: int = 0
     """Errors so far."""
     error_log: bytes = b""

@@ -13,7 +13,8 @@ pub struct Lifetime {
     pub power_cycles: u64,
     /// Seconds that it was there for.
     pub power_on_seconds: u64,
-    /// A client has it enabled and has not announced a shutdown: the end of the process would be an unsafe one.
+    /// A client is there and has not shut it down: the end of the process would be an unsafe shutdown. From the attach
+    /// on, because nobody hears when it is enabled.
     pub in_use: bool,
     /// Clients that left an enabled controller without a shutdown notification.
     pub unsafe_shutdowns: u64,

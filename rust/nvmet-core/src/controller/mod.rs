@@ -105,6 +105,7 @@ pub struct Controller {
     phase: Phase,
     shutdown: Option<Shutdown>,
     bus_master: bool,
+    attached: bool,
     polled: bool,
     admin_queue: Option<AdminQueue>,
     queues: QueueTable,
@@ -166,6 +167,7 @@ impl Controller {
             phase: Phase::Disabled,
             shutdown: None,
             bus_master: false,
+            attached: false,
             polled: false,
             admin_queue: None,
             queues: QueueTable::default(),
@@ -211,23 +213,23 @@ impl Controller {
     /// What SMART has counted over the controller's life, with its Error Information log.
     pub fn lifetime(&mut self) -> Lifetime {
         self.gather_failures();
-        Lifetime { in_use: self.is_in_use(), ..self.admin.lifetime(&self.link.stats.read()) }
-    }
-
-    fn is_in_use(&self) -> bool {
-        self.phase == Phase::Enabled && self.registers.csts.shst() != ShutdownStatus::Complete
+        let in_use = self.attached && self.registers.csts.shst() != ShutdownStatus::Complete;
+        Lifetime { in_use, ..self.admin.lifetime(&self.link.stats.read()) }
     }
 
     /// Begins with a client, which is a power cycle to its host. `polled`: it writes doorbells through a mapping, so that no message tells of them.
     pub fn client_attached(&mut self, polled: bool) {
         self.polled = polled;
+        self.attached = true;
         self.rings = RingWatch::default();
         self.admin.powered_on();
     }
 
     /// The client has left: the power is off.
     pub fn client_detached(&mut self) {
-        self.admin.powered_off(self.is_in_use());
+        self.attached = false;
+        let unsafely = self.phase == Phase::Enabled && self.registers.csts.shst() != ShutdownStatus::Complete;
+        self.admin.powered_off(unsafely);
     }
 
     /// Follows the Bus Master Enable bit: without it the controller reads and writes no guest memory on its own.
