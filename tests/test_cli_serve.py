@@ -153,6 +153,11 @@ REFUSED: dict[str, tuple[tuple[str, str] | None, Sequence[str], Sequence[str]]] 
     "unknown key, checked": (("serial", "seriel"), (*SERVE, "--check"), ("subsystem[0].seriel",)),
     "two ports on one socket": (("b.sock", "./a.sock"), SERVE, ("port[1].traddr", "port[0].traddr")),
     "last socket is a file": (("b.sock", "plain"), SERVE, ("drives.toml: port[1].traddr:", "plain")),
+    "last socket is a file, with state": (
+        ("b.sock", "plain"),
+        (*SERVE, "--state-dir", "state"),
+        ("drives.toml: port[1].traddr:", "plain"),
+    ),
     "last directory missing": (("b.sock", "none/b"), SERVE, ("drives.toml: port[1].traddr:", "none")),
     "missing image": (
         ('"ram:1M"', '"none.img"'),

@@ -29,7 +29,10 @@ from nvmet_vdev.manager.ledger import Ledger
 from nvmet_vdev.opening import Opened, open_any
 from nvmet_vdev.target import Target
 
-__all__ = ["Builder", "absolute"]
+__all__ = ["REMOVE_SECONDS", "Builder", "absolute"]
+
+REMOVE_SECONDS = 2.0
+"""How long a removal waits for what runs on a namespace; it is done all the same after that."""
 
 Guard = Callable[[], AbstractContextManager[None]]
 
@@ -96,7 +99,7 @@ class Builder:
             options["counted"] = self.ledger.namespace(self._uuid(subsystem, node, opened))
         with _at(place):
             handle = subsystem.handle.add_namespace(opened, nsid=node.nsid, **options)
-            undo.callback(_quietly, handle.remove)
+            undo.callback(_quietly, lambda: handle.remove(REMOVE_SECONDS))
             if node.protect:
                 handle.protect(True)
                 if node.enable:

@@ -27,7 +27,7 @@ from nvmet_vdev.config.problems import Problem
 from nvmet_vdev.config.reading import read_node
 from nvmet_vdev.config.toml import tree_of
 from nvmet_vdev.manager import candidates
-from nvmet_vdev.manager.building import Builder, Guard
+from nvmet_vdev.manager.building import REMOVE_SECONDS, Builder, Guard
 from nvmet_vdev.manager.entries import Entries, NamespaceEntry, PortEntry
 from nvmet_vdev.manager.ledger import Ledger
 from nvmet_vdev.manager.reader import Reader
@@ -35,9 +35,6 @@ from nvmet_vdev.manager.words import in_keys, place
 from nvmet_vdev.target import Target
 
 __all__ = ["Manager"]
-
-REMOVE_SECONDS = 2.0
-"""How long a removal waits for what runs on a namespace; it is done all the same after that."""
 
 
 class Manager(Reader):
