@@ -563,3 +563,12 @@ def test_what_has_to_be_there_as_well_is_part_of_the_whole(target: FakeTarget, t
         manager.apply(whole(tmp_path), then=fails)
     assert seen == [whole(tmp_path)]
     assert (target.subsystems, files(tmp_path), manager.config()) == ([], [], Config())
+
+
+def test_a_host_that_only_a_refused_change_named_is_not_known(target: FakeTarget, manager: Manager) -> None:
+    target.steps.count, target.steps.fails = 0, 1
+    with pytest.raises(ConfigError, match="refused"):
+        manager.namespace_attach(TWO, 1, [C])
+    assert [host.nqn for host in manager.config().hosts] == [A, B]
+    manager.namespace_attach(TWO, 1, [C])
+    assert [host.nqn for host in manager.config().hosts] == [A, B, C]

@@ -349,11 +349,14 @@ class Manager(Reader):
     def _changing(self) -> Iterator[None]:
         """Alone, and with problems in words for people who see no file."""
         with self._lock:
-            self._candidate = self.config()
+            self._candidate, hosts = self.config(), self._entries.hosts
             try:
                 yield
-            except Problem as problem:
-                told = problem.at(lambda path: place(self._candidate, path))
+            except ConfigError as error:
+                self._entries.hosts = hosts
+                if not isinstance(error, Problem):
+                    raise
+                told = error.at(lambda path: place(self._candidate, path))
                 raise ConfigError(in_keys(str(told))) from None
 
     def _check(self, candidate: model.Config, path: Place) -> tuple[Place, dict[str, model.Host]]:
