@@ -11,7 +11,7 @@ import pytest
 from tests.product import run, serve
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("run", "identify", "bench", "backends", "check-backend", "demo")
+COMMANDS = ("run", "serve", "save", "identify", "bench", "backends", "check-backend", "demo")
 DRIVE = """
 from nvmet_vdev.sizes import Size
 
@@ -34,6 +34,11 @@ def examples_of_readme() -> list[str]:
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [line for block in blocks for line in block.splitlines() if line.startswith("nvmet-vdev ")]
+
+
+def config_of_readme() -> str:
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    return str(text)
 
 
 def examples_of_help() -> list[str]:
@@ -65,6 +70,8 @@ def place(tmp_path: Path) -> Path:
     for name in ("disk.img", "data.img", "golden.img", "scratch.img", "sdb.img"):
         (tmp_path / name).write_bytes(bytes(1 << 20))
     (tmp_path / "drive.py").write_text(DRIVE)
+    (tmp_path / "drives.toml").write_text(config_of_readme().replace("/tmp/", f"{tmp_path}/"))
+    (tmp_path / "nvmet.json").write_text('{"hosts": [], "ports": [], "subsystems": []}')
     (tmp_path / "nvmet-vdev").mkdir(mode=0o700)
     return tmp_path
 
@@ -81,6 +88,23 @@ def test_an_example_of_the_help_works(place: Path, example: str) -> None:
 
 def works(example: str, place: Path) -> None:
     command, *rest = arguments(example, place)
+    if command == "serve":
+        checks = "--check" in rest or "nvmet.json" in rest
+        if checks:
+            assert run("serve", *rest, "--check", cwd=place).returncode == 0
+            return
+        with serve(*rest, cwd=place, command="serve") as server:
+            assert server.stop() == 0
+        return
+    if command in ("ctl", "save"):
+        with serve("-c", "drives.toml", cwd=place, command="serve") as server:
+            # They are one session: what an example names, one before it has made.
+            if "data.img" in rest:
+                (place / "data.img").unlink()
+            result = run(command, *rest, cwd=place)
+            assert result.returncode == 0, (result.stdout, result.stderr)
+            assert server.stop() == 0
+        return
     if command == "run":
         if "--create" in rest:
             (place / "disk.img").unlink()
