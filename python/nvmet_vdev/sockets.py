@@ -1,18 +1,17 @@
 """Where a drive's socket goes when the operator does not say, and what makes a path usable.
 
-`$XDG_RUNTIME_DIR/nvmet-vdev/NAME.sock` when there is a runtime directory; `/run/nvmet-vdev/`
-for root; else a directory of the user's own, `/tmp/nvmet-vdev-UID/`. All are mode 0700.
+`NAME.sock` in the directory of `nvmet_vdev.rundir`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path, PurePosixPath
 
 from nvmet_vdev.errors import UsageError
 from nvmet_vdev.grammar import MEMORY, Spec, as_spec
+from nvmet_vdev.rundir import private_directory
 
 MAX_PATH = 107
 """Bytes of a path in `sun_path`, which is 108 with the terminating NUL (unix(7))."""
@@ -20,7 +19,7 @@ MAX_PATH = 107
 
 def default_path(disk: str | Spec) -> Path:
     """The socket of a drive whose first disk is `disk`; makes its directory."""
-    return _private_directory() / f"{_name(as_spec(disk))}.sock"
+    return private_directory("socket", "--socket") / f"{_name(as_spec(disk))}.sock"
 
 
 def check(path: Path) -> Path:
@@ -54,22 +53,3 @@ def _name(disk: Spec) -> str:
         place = leaf.rest.partition("?")[0] if leaf.scheme else leaf.rest
         stem = PurePosixPath(place).stem or leaf.scheme
     return re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:40] or "drive"
-
-
-def _private_directory() -> Path:
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/"):
-        directory = Path(runtime) / "nvmet-vdev"
-    elif os.geteuid() == 0:
-        directory = Path("/run/nvmet-vdev")
-    else:
-        directory = Path(f"/tmp/nvmet-vdev-{os.geteuid()}")  # noqa: S108 - checked below
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.lstat()
-    except OSError as error:
-        raise UsageError(f"socket directory {directory}: {error.strerror}; use --socket PATH") from error
-    # A directory in /tmp may have been put there by somebody else, open to somebody else.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise UsageError(f"socket directory {directory} is not private to this user; use --socket PATH")
-    return directory

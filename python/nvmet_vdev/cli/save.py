@@ -23,11 +23,9 @@ Examples:
 """,
 )
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-@click.option(
-    "--control", metavar="PATH", type=click.Path(path_type=Path), help="The target's control socket."
-)
+@click.option("--control", metavar="PATH", help="The target's control socket.")
 @verbosity.option
-def command(file: Path, control: Path | None) -> None:
+def command(file: Path, control: str | None) -> None:
     """Write the configuration of what runs to FILE, which `nvmet-vdev serve -c FILE` serves again.
 
     FILE ends in .toml or .json and is for its owner alone. It has the old content or the new one, whatever
@@ -35,9 +33,9 @@ def command(file: Path, control: Path | None) -> None:
     """
     # Before anybody is asked.
     config.format_of(file)
-    from nvmet_vdev.control.client import Client
+    from nvmet_vdev.cli.ctl.session import connect
 
-    with Client(control) as client:
+    with connect(control) as client:
         found = read_node(Config, client.config_get())
     config.save(found, file)
     say(f"saved to {file}")
