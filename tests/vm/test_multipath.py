@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from tests.vm.kernel_log import faults
 from tests.vm.lab import MIB, Lab
+from tests.vm.nvme_cli import status_of
 from tests.vm.rig.guest import SMALL, Guest
 from tests.vm.rig.served import Port, Served
 
@@ -28,6 +29,9 @@ SIZE = 32 * MIB
 ROUND = MIB
 # Controller identifiers, by which a path is known: a port and its controller have the same number.
 A, B = 1, 2
+# Those of a host that knows no multipath.
+PLAIN = (3, 4)
+PLAIN_HOST = "nqn.2024-01.com.example:plain-host"
 WORDS = f"""
 d=$(namespace_of {SERIAL}); n=${{d##*/}}
 # path CNTLID: the block device of the path below the drive that the controller is.
@@ -96,7 +100,7 @@ class Paths:
 def paths(our_lab: Lab) -> Iterator[Paths]:
     directory = our_lab.directory
     config = {
-        "host": [{"nqn": HOST}],
+        "host": [{"nqn": HOST}, {"nqn": PLAIN_HOST}],
         "subsystem": [
             {
                 "nqn": NQN,
@@ -109,10 +113,10 @@ def paths(our_lab: Lab) -> Iterator[Paths]:
                 "portid": port,
                 "traddr": str(directory / f"{port}.sock"),
                 "subsystem": NQN,
-                "hostnqn": HOST,
+                "hostnqn": PLAIN_HOST if port in PLAIN else HOST,
                 "cntlid": port,
             }
-            for port in (A, B)
+            for port in (A, B, *PLAIN)
         ],
     }
     with our_lab.serve(config) as target:
@@ -173,9 +177,15 @@ def test_what_cannot_go_anywhere_waits_until_a_path_is_back(paths: Paths) -> Non
     with paths.under_fio():
         for port in (A, B):
             paths.ana(port, "inaccessible")
-        before = paths.sh("written 1; written 2")
-        paths.sh("requeuing() { dmesg | grep -q 'no usable path - requeuing I/O'; }; until_true 60 requeuing")
-        assert paths.sh("written 1; written 2") == before
+        paths.sh("""
+            requeuing() { dmesg | grep -q 'no usable path - requeuing I/O'; }
+            idle() { [ "$(cat $(path 1)/inflight $(path 2)/inflight | tr -d ' 0\\n')" = "" ]; }
+            until_true 60 requeuing
+            until_true 60 idle
+        """)
+        before = paths.sh("total")
+        paths.sh("nvme ana-log /dev/nvme0; nvme ana-log /dev/nvme1")
+        assert paths.sh("total") == before
         paths.ana(B, "optimized")
         paths.sh("is_used 2")
 
@@ -224,3 +234,33 @@ def test_both_paths_are_one_host_to_reservations(paths: Paths) -> None:
             paths.sh(f"is_used {good}")
             paths.ana(bad, "optimized")
     paths.sh("nvme resv-release $d --crkey=0x11 --rtype=1; nvme resv-register $d --crkey=0x11 --rrega=1")
+
+
+def test_without_multipath_each_way_is_a_drive_and_both_are_the_same(paths: Paths, our_lab: Lab) -> None:
+    ports = [Port(paths.target, our_lab.directory / f"{port}.sock", SERIAL) for port in PLAIN]
+    machine = replace(SMALL, fio=False, kernel="nvme_core.multipath=N")
+    with our_lab.boot(*ports, machine=machine) as guest:
+        guest.run("""
+            wait_namespaces 2
+            set -- $(namespaces)
+            head -c 1048576 /dev/urandom >/tmp/data
+            dd if=/tmp/data of=$1 bs=64k seek=128 oflag=direct
+            dd if=$2 of=/tmp/read bs=64k skip=128 count=16 iflag=direct
+            cmp /tmp/data /tmp/read
+            [ "$(cat /sys/block/${1##*/}/uuid)" = "$(cat /sys/block/${2##*/}/uuid)" ]
+        """)
+        # A path that is not to be used says so to a guest that has no other one.
+        paths.target.call("ana.set", portid=PLAIN[0], grpid=1, state="inaccessible")
+        refused = guest.run(
+            f"""
+                for c in /sys/class/nvme/nvme*; do
+                    [ "$(cat $c/cntlid)" = {PLAIN[0]} ] || continue
+                    d=/dev/$(basename $c/nvme*n*)
+                    nvme read $d --start-block=0 --block-count=0 --data-size=512 --data=/tmp/read
+                done
+            """,
+            check=False,
+        )
+        # Asymmetric Access Inaccessible, without Do Not Retry.
+        assert status_of(refused.out) == (0x3, 0x02, False)
+        guest.power_off()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import socket
@@ -30,7 +31,9 @@ class Served:
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        arguments = ["serve", "-c", str(self._config), "--control", str(self._control)]
+        # `make modes` has other workers than the defaults.
+        wanted = shlex.split(os.environ.get("NVMET_TEST_RUN", ""))
+        arguments = ["serve", "-c", str(self._config), "--control", str(self._control), *wanted]
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             process = subprocess.Popen(
                 [*command(), *arguments],
