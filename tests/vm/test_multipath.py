@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.vm.kernel_log import faults
+from tests.vm.kernel_log import complaints, faults
 from tests.vm.lab import MIB, Lab
 from tests.vm.nvme_cli import status_of
 from tests.vm.rig.guest import SMALL, Guest
@@ -144,6 +144,7 @@ def test_linux_sees_one_subsystem_with_two_paths_and_one_drive(paths: Paths) -> 
     assert subsystem["NQN"] == NQN
     assert [(path["State"], path["ANAState"]) for path in subsystem["Paths"]] == [("live", "optimized")] * 2
     assert paths.sh("namespaces").splitlines() == [paths.sh("echo $d").strip()]
+    assert complaints(paths.guest) == []
 
 
 def test_the_ana_log_tells_groups_states_and_namespaces(paths: Paths) -> None:
