@@ -27,6 +27,23 @@ pub struct Batch {
     pub interrupts: u64,
 }
 
+impl Batch {
+    /// What came to these counters since they were `before`.
+    #[inline]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            reads: self.reads - before.reads,
+            writes: self.writes - before.writes,
+            bytes_read: self.bytes_read - before.bytes_read,
+            bytes_written: self.bytes_written - before.bytes_written,
+            completions: self.completions - before.completions,
+            errors: self.errors - before.errors,
+            media_errors: self.media_errors - before.media_errors,
+            interrupts: self.interrupts - before.interrupts,
+        }
+    }
+}
+
 impl AddAssign for Batch {
     fn add_assign(&mut self, other: Self) {
         self.reads += other.reads;

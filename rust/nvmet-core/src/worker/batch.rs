@@ -10,11 +10,9 @@ use nvmet_spec::command::{Fuse, NvmOpcode, Sqe};
 use super::commands::Fetched;
 use super::groups::Group;
 use super::inflight::{Entry, Origin};
-use super::namespaces::NamespaceQueues;
 use super::run::Worker;
 use crate::io::decode::{IoCommand, decode};
 use crate::io::execute::{Context, Request, issue, transferred};
-use crate::stats::Batch;
 
 /// Entries that are copied at once.
 pub const BATCH: usize = 32;
@@ -172,17 +170,20 @@ impl Worker {
             page_size: controller.page_size,
             max_transfer: controller.max_transfer,
         };
-        // What was done on the namespace at hand: one after the other, they are mostly the same.
-        let (mut run, mut run_on) = (Batch::default(), usize::MAX);
-        let mut posted = 0u32;
+        let batch = &mut controller.batch;
+        // The namespace at hand, mostly the same from one to the next, and the counters when it began.
+        let (mut run_on, mut before) = (usize::MAX, *batch);
+        // All that were posted, and those of them that have been counted.
+        let (mut posted, mut counted) = (0, 0);
         let mut unfinished = None;
         for sqe in &entries[..count] {
             let Some(command) = ordinary(sqe) else { break };
             let Some(place) = controller.index.get(sqe.nsid).filter(|place| place.open) else { break };
             let place = place.queue;
             if place != run_on {
-                count_run(namespaces, &mut controller.batch, run_on, &mut run);
-                run_on = place;
+                batch.completions += posted - std::mem::replace(&mut counted, posted);
+                namespaces.count(run_on, &batch.since(&before));
+                (run_on, before) = (place, *batch);
             }
             let Some(target) = namespaces.get_mut(place) else { break };
             let Some(queue) = target.queue.as_mut() else { break };
@@ -192,11 +193,10 @@ impl Worker {
             served.count += 1;
             if issued.pending == 0 && !issued.full && issued.status.is_success() {
                 let (read, written) = transferred(&command, target.namespace.block_shift());
-                run.reads += u64::from(written == 0);
-                run.writes += u64::from(written != 0);
-                run.bytes_read += read;
-                run.bytes_written += written;
-                run.completions += 1;
+                batch.reads += u64::from(written == 0);
+                batch.writes += u64::from(written != 0);
+                batch.bytes_read += read;
+                batch.bytes_written += written;
                 served.bytes += read + written;
                 posted += 1;
                 cq.post_success(sqid, submission.queue.state().head as u16, sqe.cid());
@@ -223,7 +223,8 @@ impl Worker {
                 break;
             }
         }
-        count_run(namespaces, &mut controller.batch, run_on, &mut run);
+        batch.completions += posted - counted;
+        namespaces.count(run_on, &batch.since(&before));
         if posted > 0 {
             self.namespaces.done_at_once();
             self.has_posted(at);
@@ -233,15 +234,6 @@ impl Worker {
             Some((slot, false)) => self.complete(slot),
             None => {}
         }
-    }
-}
-
-/// Adds what was done on a namespace to the counters of both sides.
-#[inline]
-fn count_run(namespaces: &mut NamespaceQueues, controller: &mut Batch, namespace: usize, run: &mut Batch) {
-    if run.completions > 0 {
-        namespaces.count(namespace, run);
-        *controller += std::mem::take(run);
     }
 }
 

@@ -27,18 +27,7 @@ pub struct NamespaceQueue {
     /// It is in the list of those with operations in flight.
     listed: bool,
     users: u32,
-    /// Counters of this turn, and whether there are any.
-    batch: Batch,
-    counted: bool,
     shard: Arc<Shard>,
-}
-
-impl NamespaceQueue {
-    fn publish(&mut self) {
-        if std::mem::take(&mut self.counted) {
-            self.shard.add(&std::mem::take(&mut self.batch));
-        }
-    }
 }
 
 /// The backend queues of a worker.
@@ -47,8 +36,6 @@ pub struct NamespaceQueues {
     slots: Vec<Option<NamespaceQueue>>,
     /// Index by [`Namespace::uid`].
     known: HashMap<u64, usize>,
-    /// Those with counters of this turn.
-    counted: Vec<usize>,
     /// Those with operations in flight, which have to be kicked and reaped.
     busy: Vec<usize>,
     /// Some have no user any more, but operations in flight.
@@ -146,8 +133,6 @@ impl NamespaceQueues {
             full: false,
             listed: false,
             users: 1,
-            batch: Batch::default(),
-            counted: false,
             shard: namespace.stats().shard(),
         };
         let at = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -161,20 +146,8 @@ impl NamespaceQueues {
 
     /// Counts what was done on a namespace.
     pub fn count(&mut self, index: usize, batch: &Batch) {
-        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { return };
-        slot.batch += *batch;
-        if !std::mem::replace(&mut slot.counted, true) {
-            self.counted.push(index);
-        }
-    }
-
-    /// Adds the counters of this turn to the namespaces'.
-    pub fn publish_counts(&mut self) {
-        while let Some(index) = self.counted.pop() {
-            // One that was closed since has published its own.
-            if let Some(slot) = self.slots[index].as_mut() {
-                slot.publish();
-            }
+        if let Some(slot) = self.get_mut(index) {
+            slot.shard.add(batch);
         }
     }
 
@@ -275,9 +248,7 @@ impl NamespaceQueues {
             if unused.queue.as_ref().is_none_or(|queue| queue.in_flight() == 0) {
                 self.known.remove(&unused.namespace.uid());
                 // Closing the queue's descriptor takes it out of the sleeper's set.
-                if let Some(mut closed) = slot.take() {
-                    closed.publish();
-                }
+                *slot = None;
             } else {
                 self.draining = true;
             }

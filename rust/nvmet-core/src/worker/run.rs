@@ -243,7 +243,6 @@ impl Worker {
                 self.activate(at);
             }
         }
-        self.namespaces.publish_counts();
     }
 
     fn sleep(&mut self, limit: Option<Duration>) {

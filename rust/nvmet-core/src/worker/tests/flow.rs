@@ -53,6 +53,39 @@ fn a_failed_command_is_noted_for_the_error_log() {
 }
 
 #[test]
+fn a_batch_over_several_namespaces_is_counted_on_each_of_them_and_takes_one_interrupt() {
+    let slow = TestBackend::held(1);
+    let mut rig = Rig::new([TestBackend::new() as _, TestBackend::new() as _, slow.clone() as _]);
+    rig.guest.fill(0, 4096, 1);
+    for (opcode, nsid) in [
+        (NvmOpcode::Read, 1),
+        (NvmOpcode::Read, 1),
+        (NvmOpcode::Write, 2),
+        (NvmOpcode::Read, 1),
+        (NvmOpcode::Read, 3),
+    ] {
+        rig.put(rw(opcode, nsid, 0, 8, 0));
+    }
+    rig.guest.ring(&mut rig.sq);
+    assert!(rig.worker.turn());
+    assert_eq!(rig.completions().len(), 4, "the last one is still on its way");
+    let counted = |rig: &Rig| {
+        let namespaces = rig.guest.link.subsystem.namespaces();
+        [1, 2, 3].map(|nsid| {
+            let stats = namespaces.get(nsid).unwrap().stats().read();
+            (stats.reads, stats.writes, stats.bytes_read, stats.bytes_written, stats.completions)
+        })
+    };
+    assert_eq!(counted(&rig), [(3, 0, 3 * 4096, 0, 3), (0, 1, 0, 4096, 1), (0, 0, 0, 0, 0)]);
+    assert_eq!(rig.guest.link.stats.read().interrupts, 1);
+    slow.release();
+    rig.run();
+    assert_eq!(counted(&rig)[2], (1, 0, 4096, 0, 1));
+    let all = rig.guest.link.stats.read();
+    assert_eq!((all.reads, all.writes, all.completions, all.interrupts), (4, 1, 5, 2));
+}
+
+#[test]
 fn a_batch_takes_one_interrupt_for_each_completion_queue() {
     let mut rig = Rig::new([TestBackend::new() as _]);
     rig.put_all([read(1); 40]);
