@@ -147,8 +147,9 @@ impl AdminState {
         total
     }
 
-    /// The controller was enabled.
+    /// The controller was enabled. What happened while it was disabled is nothing that its host asked to hear of.
     pub fn enabled(&mut self) {
+        self.reset();
         self.restart_keep_alive();
     }
 
