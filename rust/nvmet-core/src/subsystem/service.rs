@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 
-use nvmet_spec::command::NSID_ALL;
 use nvmet_spec::feature::WriteProtectionState;
 use nvmet_spec::reservation::ChangePtpl;
 use nvmet_spec::status::Status;
@@ -26,8 +25,10 @@ pub enum Wish {
     Reserve(Command),
     /// Reservation Report; the flag asks for the extended data structure.
     Report(bool),
-    /// Reservation Persistence (feature 83h), of all namespaces that have it with NSID FFFFFFFFh.
+    /// Reservation Persistence (feature 83h).
     Persist(bool),
+    /// The same of all namespaces with these [ids](Namespace::id) that can do it, with NSID FFFFFFFFh.
+    PersistAll(Vec<u64>, bool),
     /// Namespace Write Protection Config (feature 84h).
     Protect(WriteProtectionState),
     /// The operator's Clear.
@@ -151,10 +152,10 @@ impl Clerk {
     fn carry_out(&mut self, subsystem: &Subsystem, job: Job) -> Option<Answer> {
         let Job { nsid, id, host, wish, reply } = job;
         let map = subsystem.namespaces();
-        if nsid == NSID_ALL
-            && let Wish::Persist(persist) = wish
-        {
-            let able = map.iter().filter(|namespace| namespace.keeper().persists());
+        if let Wish::PersistAll(ids, persist) = wish {
+            let able = map
+                .iter()
+                .filter(|namespace| ids.contains(&namespace.id()) && namespace.keeper().persists());
             let all = able.map(|namespace| set_persistence(namespace, persist));
             return Some((reply, all.fold(Ok(()), Result::and).map(|()| Vec::new())));
         }
@@ -168,6 +169,7 @@ impl Clerk {
             Wish::Persist(persist) => {
                 return Some((reply, set_persistence(namespace, persist).map(|()| Vec::new())));
             }
+            Wish::PersistAll(..) => return Some((reply, Err(Status::INTERNAL_ERROR))),
             Wish::Protect(state) => return self.protect(subsystem, namespace, state, reply),
             Wish::Reserve(command) => {
                 if !keeper.persists() && matches!(command, Command::Register { cptpl: ChangePtpl::Set, .. }) {

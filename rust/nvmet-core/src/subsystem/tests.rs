@@ -317,7 +317,8 @@ fn persistence_needs_a_file_and_takes_all_namespaces_at_once() {
     let (tell, told) = mpsc::channel();
     let reply: Reply = Box::new(move |result| drop(tell.send(result)));
     let all = nvmet_spec::command::NSID_ALL;
-    subsystem.submit(Job { nsid: all, id: None, host: [1; 16], wish: Wish::Persist(true), reply });
+    let ids = subsystem.namespaces().iter().map(|namespace| namespace.id()).collect();
+    subsystem.submit(Job { nsid: all, id: None, host: [1; 16], wish: Wish::PersistAll(ids, true), reply });
     told.recv_timeout(LIMIT).unwrap().unwrap();
     let ptpl: Vec<bool> = subsystem
         .namespaces()

@@ -115,10 +115,15 @@ impl Controller {
     }
 
     fn persistence(&self, nsid: u32, cdw11: u32) -> Result<Wish, Status> {
-        if nsid != NSID_ALL {
-            check_reservations(self.named(nsid)?.namespace().keeper())?;
+        let persist = ReservationPersistence::from_bits(cdw11).ptpl();
+        if nsid == NSID_ALL {
+            // Not of what other hosts alone see.
+            let namespaces = self.admin.view.iter().map(Seen::namespace);
+            let able = namespaces.filter(|namespace| namespace.keeper().takes_reservations());
+            return Ok(Wish::PersistAll(able.map(|namespace| namespace.id()).collect(), persist));
         }
-        Ok(Wish::Persist(ReservationPersistence::from_bits(cdw11).ptpl()))
+        check_reservations(self.named(nsid)?.namespace().keeper())?;
+        Ok(Wish::Persist(persist))
     }
 
     fn write_protection(&self, nsid: u32, cdw11: u32) -> Result<Wish, Status> {
