@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use nvmet_dma::memory::Direction;
-use nvmet_spec::command::{NvmOpcode, Sqe};
+use nvmet_spec::command::{NSID_ALL, NvmOpcode, Sqe};
 use nvmet_spec::reservation::{ReportCdw11, report_length};
 use nvmet_spec::status::Status;
 
 use super::commands::target;
 use super::controllers::ControllerSlot;
+use super::inflight::Entry;
 use super::mailbox::Command;
 use super::run::Worker;
 use crate::io::decode::IoCommand;
@@ -100,16 +101,19 @@ impl Worker {
             if let Some(controller) = self.controllers[at].as_mut().filter(|slot| !slot.quiescing) {
                 controller.refresh_namespaces(&mut self.namespaces, &self.sleeper);
             }
-            let Self { inflight, namespaces, .. } = self;
-            let mut on_it = |index: usize| {
-                namespaces.get_mut(index).is_some_and(|queue| queue.namespace.id() == namespace)
+            let Self { inflight, namespaces, controllers, .. } = self;
+            let mut on_it = |entry: &Entry| {
+                // A pair that waits for its blocks, and a Write for its Compare, have no queue yet, but go to one.
+                let index = || Some(controllers[at].as_ref()?.index.get(entry.sqe.nsid)?.queue);
+                let queue = if entry.namespace == usize::MAX { index() } else { Some(entry.namespace) };
+                let queue = queue.and_then(|queue| namespaces.get_mut(queue));
+                flushes_all(entry) || queue.is_some_and(|queue| queue.namespace.id() == namespace)
             };
             let slots: Vec<u32> = inflight
                 .iter()
                 .filter(|(_, entry)| entry.controller == at)
                 .filter(|(_, entry)| !matches!(entry.command, Some(IoCommand::Reservation(_))))
-                // A flush of all namespaces, and the Write of a pair that waits for its Compare, name none yet.
-                .filter(|(_, entry)| entry.namespace == usize::MAX || on_it(entry.namespace))
+                .filter(|(_, entry)| on_it(entry))
                 .map(|(slot, _)| slot)
                 .collect();
             for &slot in &slots {
@@ -132,6 +136,11 @@ impl Worker {
             self.cancel(slot, Status::ABORTED_PREEMPT_AND_ABORT);
         }
     }
+}
+
+/// Whether it may have operations on any namespace: a host's flush of all, or the controller's own.
+fn flushes_all(entry: &Entry) -> bool {
+    entry.command == Some(IoCommand::Flush) && matches!(entry.sqe.nsid, 0 | NSID_ALL)
 }
 
 fn context<'a>(controller: &'a mut ControllerSlot, segments: &'a mut nvmet_dma::SegmentBuf) -> Context<'a> {
