@@ -51,6 +51,8 @@ pub struct Keeper {
     reservations: bool,
     store: Option<(PathBuf, Store)>,
     kept: Mutex<Kept>,
+    /// Held by who changes it, for as long as the medium takes; who reads does not wait for that.
+    changing: Mutex<()>,
 }
 
 impl Keeper {
@@ -61,7 +63,8 @@ impl Keeper {
 
     /// With a file, at `path`, and what it said.
     pub fn with_store(reservations: bool, path: PathBuf, store: Store, saved: Saved) -> Self {
-        Self { reservations, store: Some((path, store)), kept: Mutex::new(Kept::at_power_on(saved)) }
+        let kept = Mutex::new(Kept::at_power_on(saved));
+        Self { reservations, store: Some((path, store)), kept, changing: Mutex::default() }
     }
 
     /// Whether hosts may reserve.
@@ -90,18 +93,33 @@ impl Keeper {
     ///
     /// Those of `change`, and Internal Error if the file cannot be written; nothing has changed then.
     pub fn change<T>(&self, change: impl FnOnce(&mut Kept) -> Result<T, Status>) -> Result<T, Status> {
-        let mut kept = self.lock();
-        let mut next = kept.clone();
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.lock().clone();
         let result = change(&mut next)?;
-        if let Some((path, store)) = &self.store
-            && next.to_save() != kept.to_save()
-        {
+        // Also what the last one left: if that failed late, the file may be the new one. Free if it has it already.
+        if let Some((path, store)) = &self.store {
             store.save(&next.to_save()).map_err(|error| {
                 tracing::error!("state file {}: {error}; the command that changed it failed", path.display());
                 Status::INTERNAL_ERROR
             })?;
         }
-        *kept = next;
+        *self.lock() = next;
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_does_not_wait_for_who_changes_it() {
+        let keeper = Keeper::in_memory(true);
+        let changed = keeper.change(|kept| {
+            kept.protection = WriteProtectionState::WriteProtect;
+            Ok(keeper.read(|kept| kept.protection))
+        });
+        assert_eq!(changed, Ok(WriteProtectionState::None), "it is not changed before it is kept");
+        assert_eq!(keeper.read(|kept| kept.protection), WriteProtectionState::WriteProtect);
     }
 }
