@@ -5,11 +5,13 @@
 //! the map is published, then those who lose something are told, and last the answer goes to who asked.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 
+use nvmet_block::{Backend, IoError};
 use nvmet_spec::feature::WriteProtectionState;
-use nvmet_spec::reservation::ChangePtpl;
+use nvmet_spec::reservation::{AcquireAction, ChangePtpl};
 use nvmet_spec::status::Status;
 
 use super::{Hold, NamespaceMap, Subsystem};
@@ -33,6 +35,18 @@ pub enum Wish {
     Protect(WriteProtectionState),
     /// The operator's Clear.
     Clear,
+}
+
+impl Wish {
+    /// Whether it may have to wait for other commands.
+    fn may_fence(&self) -> bool {
+        let abort = AcquireAction::PreemptAndAbort;
+        match self {
+            Self::Reserve(Command::Acquire { action, .. }) => *action == abort,
+            Self::Protect(state) => *state != WriteProtectionState::None,
+            _ => false,
+        }
+    }
 }
 
 /// Called with the data of the answer, or the status that says why there is none.
@@ -77,14 +91,18 @@ impl Drop for Service {
 type Answer = (Reply, Result<Vec<u8>, Status>);
 
 /// What is done when the commands of a fence have ended.
-type AfterFence = Box<dyn FnOnce() + Send>;
+type AfterFence = Box<dyn FnOnce(&mut Clerk) + Send>;
+
+/// Fences that may wait on one namespace: every command that they wait for knows of every one of them.
+const MAX_FENCES: usize = 16;
 
 /// The thread's own.
 struct Clerk {
     messages: Receiver<Message>,
     /// For fences, which outlive this.
     sender: Sender<Message>,
-    waiting: HashMap<u64, AfterFence>,
+    /// By token: [id](Namespace::id) of the namespace, and how to go on.
+    waiting: HashMap<u64, (u64, AfterFence)>,
     next: u64,
 }
 
@@ -131,8 +149,8 @@ impl Clerk {
             match message {
                 Message::Stop => break,
                 Message::Fenced(token) => {
-                    if let Some(go_on) = self.waiting.remove(&token) {
-                        go_on();
+                    if let Some((_, go_on)) = self.waiting.remove(&token) {
+                        go_on(&mut self);
                     }
                 }
                 Message::Job(job) => {
@@ -153,9 +171,8 @@ impl Clerk {
         let Job { nsid, id, host, wish, reply } = job;
         let map = subsystem.namespaces();
         if let Wish::PersistAll(ids, persist) = wish {
-            let able = map
-                .iter()
-                .filter(|namespace| ids.contains(&namespace.id()) && namespace.keeper().persists());
+            let able =
+                map.iter().filter(|namespace| ids.contains(&namespace.id()) && namespace.keeper().persists());
             let all = able.map(|namespace| set_persistence(namespace, persist));
             return Some((reply, all.fold(Ok(()), Result::and).map(|()| Vec::new())));
         }
@@ -164,6 +181,12 @@ impl Clerk {
             return Some((reply, Err(Status::NAMESPACE_NOT_READY)));
         };
         let keeper = namespace.keeper();
+        if wish.may_fence()
+            && self.waiting.values().filter(|(id, _)| *id == namespace.id()).count() >= MAX_FENCES
+        {
+            // Without Do Not Retry: some of them will end.
+            return Some((reply, Err(Status::INTERNAL_ERROR)));
+        }
         let outcome = match wish {
             Wish::Report(extended) => return Some((reply, subsystem.report(namespace, extended))),
             Wish::Persist(persist) => {
@@ -188,16 +211,16 @@ impl Clerk {
             return Some((reply, Ok(Vec::new())));
         }
         // Preempt and Abort completes when the commands of the losers have ended (NVMe Base 2.0, 8.19.7).
-        let hold = self.when_fenced(move || reply(Ok(Vec::new())));
+        let hold = self.when_fenced(namespace.id(), move |_| reply(Ok(Vec::new())));
         subsystem.fence(namespace.id(), true, &hold, |host| outcome.abort.contains(host));
         None
     }
 
     /// Something that whoever must end first holds; `go_on` runs when the last one has let go.
-    fn when_fenced(&mut self, go_on: impl FnOnce() + Send + 'static) -> Arc<Hold> {
+    fn when_fenced(&mut self, namespace: u64, go_on: impl FnOnce(&mut Self) + Send + 'static) -> Arc<Hold> {
         let (token, sender) = (self.next, self.sender.clone());
         self.next += 1;
-        self.waiting.insert(token, Box::new(go_on));
+        self.waiting.insert(token, (namespace, Box::new(go_on)));
         // A thread that has ended waits for nothing.
         Hold::new(move || drop(sender.send(Message::Fenced(token))))
     }
@@ -227,14 +250,42 @@ impl Clerk {
         if protection == WriteProtectionState::None {
             return Some((reply, Ok(Vec::new())));
         }
-        let backend = Arc::clone(namespace.backend());
-        let hold = self.when_fenced(move || {
-            let synced = backend.sync();
-            drop(backend);
-            reply(synced.map(|()| Vec::new()).map_err(|_| Status::WRITE_FAULT));
-        });
-        subsystem.fence(namespace.id(), false, &hold, |_| true);
+        let (backend, id) = (Arc::clone(namespace.backend()), namespace.id());
+        let hold = self.when_fenced(id, move |clerk| clerk.sync_apart(id, backend, reply));
+        subsystem.fence(id, false, &hold, |_| true);
         None
+    }
+
+    /// Syncs on a thread of its own: a backend that hangs is not to keep the hosts of other namespaces waiting, nor one
+    /// that panics to end them.
+    fn sync_apart(&mut self, namespace: u64, backend: Arc<dyn Backend>, reply: Reply) {
+        // It counts among the fences until it is over.
+        let over = self.when_fenced(namespace, |_| {});
+        let (sender, work) = channel::<(Arc<dyn Backend>, Reply)>();
+        let thread = std::thread::Builder::new().name("nvmet-sync".to_owned()).spawn(move || {
+            if let Err(error) = thread::prepare(None) {
+                tracing::warn!("{error}");
+            }
+            let Ok((backend, reply)) = work.recv() else { return };
+            let synced = catch_unwind(AssertUnwindSafe(|| backend.sync()));
+            drop(backend);
+            let synced = synced.unwrap_or_else(|_| {
+                tracing::error!("a backend panicked when it was to sync");
+                Err(IoError::Media(nvmet_block::Direction::Write))
+            });
+            reply(synced.map(|()| Vec::new()).map_err(|_| Status::WRITE_FAULT));
+            drop(over);
+        });
+        match thread {
+            Ok(_) => {
+                // The thread waits for exactly this.
+                let _ = sender.send((backend, reply));
+            }
+            Err(error) => {
+                tracing::error!("{}", TargetError::system("start a thread", error));
+                reply(Err(Status::INTERNAL_ERROR));
+            }
+        }
     }
 }
 
