@@ -29,6 +29,17 @@ impl Subsystem {
         self.change(nsid, |map| map.slot_mut(nsid).map(change).is_some())
     }
 
+    /// As [`change_slot`](Self::change_slot), for what hosts see other members of an ANA group after.
+    fn change_members(&self, nsid: u32, change: impl FnOnce(&mut Slot)) -> Result<(), TargetError> {
+        self.change(nsid, |map| {
+            let Some(slot) = map.slot_mut(nsid) else { return false };
+            change(slot);
+            let group = slot.ana_group;
+            map.count_ana_change(group);
+            true
+        })
+    }
+
     /// [Removes](Self::remove_namespace) a namespace, and waits until neither controllers nor workers have it any more;
     /// false if some do after `limit`.
     ///
@@ -57,7 +68,7 @@ impl Subsystem {
     ///
     /// [`TargetError::Config`] if there is none with this NSID.
     pub fn set_enabled(&self, nsid: u32, enabled: bool) -> Result<(), TargetError> {
-        self.change_slot(nsid, |slot| slot.enabled = enabled)
+        self.change_members(nsid, |slot| slot.enabled = enabled)
     }
 
     /// Write protects a namespace for good, or no more; hosts are told. What a host has set (feature 84h) stays as it
@@ -76,7 +87,7 @@ impl Subsystem {
     ///
     /// [`TargetError::Config`] if there is none with this NSID.
     pub fn attach_to(&self, nsid: u32, hosts: Option<Arc<[String]>>) -> Result<(), TargetError> {
-        self.change_slot(nsid, |slot| slot.hosts = hosts)
+        self.change_members(nsid, |slot| slot.hosts = hosts)
     }
 
     /// Puts a namespace into another ANA group; hosts are told.

@@ -48,7 +48,7 @@ pub struct NamespaceMap {
     slots: Vec<Option<Slot>>,
     /// ANA states by controller.
     pub(super) ana: BTreeMap<u16, Arc<AnaStates>>,
-    /// How often the state or the members of an ANA group changed: by group.
+    /// How often the state or the members of an ANA group changed, for whomever: by group.
     pub(super) group_changes: BTreeMap<u32, u64>,
 }
 

@@ -218,6 +218,7 @@ impl Subsystem {
         let slot = Slot { namespace, enabled, locked: false, protection, ana_group, hosts, reservation };
         let mut map = NamespaceMap::clone(&self.map.load());
         map.set(nsid, Some(slot));
+        map.count_ana_change(ana_group);
         self.publish(&state, map);
         Ok(nsid)
     }
@@ -252,11 +253,10 @@ impl Subsystem {
     pub fn remove_namespace(&self, nsid: u32) -> Result<(), TargetError> {
         let state = self.lock();
         let map = self.map.load();
-        if map.get(nsid).is_none() {
-            return Err(no_namespace(nsid));
-        }
+        let group = map.slot(nsid).ok_or_else(|| no_namespace(nsid))?.ana_group;
         let mut next = NamespaceMap::clone(&map);
         next.set(nsid, None);
+        next.count_ana_change(group);
         self.publish(&state, next);
         Ok(())
     }

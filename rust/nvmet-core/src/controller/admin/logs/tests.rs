@@ -161,10 +161,10 @@ fn the_ana_page_lists_groups_with_their_namespaces() {
     world.subsystem.set_ana_state(1, 3, AnaState::NonOptimized).unwrap();
     let page = world.page(0x0c, 0).unwrap();
     assert_eq!(page.len(), 16 + 3 * 32 + 3 * 4);
-    assert_eq!((qword(&page, 0), page[8]), (3, 3), "two groups for one move, and a state");
+    assert_eq!((qword(&page, 0), page[8]), (6, 3), "three namespaces, two groups for one move, and a state");
     let group =
         |at: usize| (dword(&page[at..], 0), dword(&page[at..], 1), qword(&page[at..], 8), page[at + 16]);
-    assert_eq!(group(16), (1, 2, 1, 1), "optimized");
+    assert_eq!(group(16), (1, 2, 4, 1), "optimized");
     assert_eq!((dword(&page[48..], 0), dword(&page[48..], 1)), (1, 2));
     assert_eq!(group(56), (3, 1, 2, 2), "non-optimized");
     assert_eq!(dword(&page[88..], 0), 5);
