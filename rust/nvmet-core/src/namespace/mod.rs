@@ -8,7 +8,7 @@ mod keeper;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nvmet_block::{Backend, Features};
 
@@ -115,6 +115,18 @@ struct Common {
     stats: Stats,
     /// What hosts have agreed on about it, if it takes reservations, and what is kept of that.
     keeper: Keeper,
+    /// The last one: it goes after everything else has.
+    gone: Gone,
+}
+
+/// Says that it was dropped.
+#[derive(Default)]
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl std::fmt::Debug for Namespace {
@@ -172,7 +184,7 @@ impl Namespace {
             ids: config.ids,
             features: config.backend.features(),
             backend: config.backend,
-            common: Arc::new(Common { fused: Mutex::default(), stats, keeper }),
+            common: Arc::new(Common { fused: Mutex::default(), stats, keeper, gone: Gone::default() }),
         })
     }
 
@@ -263,6 +275,11 @@ impl Namespace {
     /// Reservations and write protection.
     pub fn keeper(&self) -> &Keeper {
         &self.common.keeper
+    }
+
+    /// True as soon as it is gone in all of its sizes, and has let go of its backend and its state file.
+    pub fn gone(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.common.gone.0)
     }
 
     /// Takes the blocks `first..first + count` for a fused Compare and Write; false if another one holds a part of

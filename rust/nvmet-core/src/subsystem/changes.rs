@@ -3,6 +3,7 @@
 //! Each change is a new map that everybody takes over; none waits for a controller but [`Subsystem::drain`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -49,11 +50,10 @@ impl Subsystem {
     pub fn remove_and_wait(&self, nsid: u32, limit: Duration) -> Result<bool, TargetError> {
         /// Nobody is told of the last one that lets go; who asks has time.
         const STEP: Duration = Duration::from_millis(1);
-        let namespace = self.map.load().get(nsid).map(Arc::downgrade);
+        let gone = self.map.load().get(nsid).ok_or_else(|| no_namespace(nsid))?.gone();
         self.remove_namespace(nsid)?;
         let deadline = Instant::now() + limit;
-        let held = || namespace.as_ref().is_some_and(|namespace| namespace.strong_count() > 0);
-        while held() {
+        while !gone.load(Ordering::Acquire) {
             if Instant::now() >= deadline {
                 return Ok(false);
             }
