@@ -23,6 +23,8 @@ use crate::error::TargetError;
 
 /// The longest sleep while a command waits for something that gives no signal.
 const STALL: Duration = Duration::from_micros(50);
+/// Letters that are read in one turn: hosts can have them written as fast as they are read.
+const MAIL_QUOTA: usize = 256;
 /// Segments that one command may have: the limit of one vectored I/O system call.
 const MAX_SEGMENTS: usize = 1024;
 /// Bytes that one command may transfer; MDTS is checked before and is smaller.
@@ -176,9 +178,12 @@ impl Worker {
         if !self.shared.mail.load(Ordering::Relaxed) || !self.shared.mail.swap(false, Ordering::Acquire) {
             return false;
         }
-        while let Ok(command) = self.mailbox.try_recv() {
+        for _ in 0..MAIL_QUOTA {
+            let Ok(command) = self.mailbox.try_recv() else { return true };
             self.obey(command);
         }
+        // There may be more: in the next turn.
+        self.shared.mail.store(true, Ordering::Relaxed);
         true
     }
 
