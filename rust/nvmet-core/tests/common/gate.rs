@@ -1,7 +1,7 @@
 //! A backend with a gate: while it is closed, operations stay where they are.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,19 @@ struct Shared {
     /// Cancelling has no effect, as with a device that hangs.
     stubborn: AtomicBool,
     held: AtomicUsize,
+    /// Operations that a queue holds at most while the gate is closed, if that is limited; it has no room for more.
+    room: AtomicUsize,
+    /// What [`Backend::sync`] does: [`SYNC_WAITS`] or [`SYNC_PANICS`].
+    sync: AtomicU8,
     open_queues: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
     queues: Mutex<Vec<EventFd>>,
 }
+
+pub const SYNC_WORKS: u8 = 0;
+/// It returns when it works again.
+pub const SYNC_WAITS: u8 = 1;
+pub const SYNC_PANICS: u8 = 2;
 
 /// Memory behind a gate, with a volatile write cache.
 pub struct Gate {
@@ -44,6 +53,16 @@ impl Gate {
 
     pub fn close(&self) {
         self.shared.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// As [`close`](Self::close), and a queue has no room for more than so many operations.
+    pub fn close_with_room(&self, room: usize) {
+        self.shared.room.store(room + 1, Ordering::SeqCst);
+        self.close();
+    }
+
+    pub fn set_sync(&self, sync: u8) {
+        self.shared.sync.store(sync, Ordering::SeqCst);
     }
 
     /// As [`close`](Self::close), and cancelling does not help.
@@ -119,7 +138,13 @@ impl Backend for Gate {
     }
 
     fn sync(&self) -> Result<(), IoError> {
-        Ok(())
+        loop {
+            match self.shared.sync.load(Ordering::SeqCst) {
+                SYNC_WAITS => std::thread::yield_now(),
+                SYNC_PANICS => panic!("as it is told"),
+                _ => return Ok(()),
+            }
+        }
     }
 
     fn describe(&self) -> String {
@@ -146,6 +171,10 @@ impl IoQueue for GateQueue {
             Op::Compare { data, .. } => (Seen::Other, Some(data.snapshot().clone())),
             Op::Deallocate { .. } => (Seen::Other, None),
         };
+        let room = self.shared.room.load(Ordering::SeqCst);
+        if self.shared.closed.load(Ordering::SeqCst) && room > 0 && self.held.len() >= room - 1 {
+            return Submitted::Full;
+        }
         self.shared.seen.lock().unwrap().push(seen);
         if !self.shared.closed.load(Ordering::SeqCst) {
             return self.ram.submit(tag, op);

@@ -2,6 +2,7 @@
 
 #![expect(dead_code, reason = "each test binary uses a part of this")]
 
+pub mod cluster;
 pub mod gate;
 pub mod guest;
 
@@ -36,7 +37,7 @@ pub fn subsystem_config(serial: &str) -> SubsystemConfig {
 }
 
 /// `make modes` runs every test with other workers than they ask for: `NVMET_TEST_WORKERS`, `NVMET_TEST_WAIT`.
-fn workers_as_wanted(workers: u16) -> TargetConfig {
+pub fn workers_as_wanted(workers: u16) -> TargetConfig {
     let wanted = |name| std::env::var(name).ok();
     let wait = match wanted("NVMET_TEST_WAIT").as_deref() {
         Some("poll") => WaitMode::Poll,
