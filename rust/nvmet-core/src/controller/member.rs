@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use nvmet_spec::status::Status;
+
 use crate::reservation::NoticeKind;
 use crate::subsystem::{Hold, Member};
 use crate::worker::{Command, Event, Link, WorkerPool};
@@ -27,7 +29,7 @@ impl Member for Membership {
         self.link.tell(Event::Notice { nsid, kind });
     }
 
-    fn fence(&self, namespace: u64, end: bool, hold: &Arc<Hold>) {
+    fn fence(&self, namespace: u64, end: Option<Status>, hold: &Arc<Hold>) {
         for worker in self.pool.iter() {
             worker.send(Command::Fence { key: self.link.key, namespace, end, hold: Arc::clone(hold) });
         }

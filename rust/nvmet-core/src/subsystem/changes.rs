@@ -8,6 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use nvmet_spec::log::AnaState;
+use nvmet_spec::status::Status;
 
 use super::{Health, Hold, Job, NamespaceMap, Reply, Slot, State, Subsystem, Wish, no_namespace};
 use crate::error::TargetError;
@@ -132,7 +133,7 @@ impl Subsystem {
     }
 
     /// Waits until no command that was fetched before this call is on its way on a namespace. Those that have not
-    /// ended after `limit` are aborted, and waited for for as long again; false if backends do not even let go of them
+    /// ended after `limit` are aborted (Namespace Not Ready), and waited for for as long again; false if backends do not even let go of them
     /// then. Commands that come meanwhile are not waited for: hide the namespace first.
     ///
     /// # Errors
@@ -140,7 +141,7 @@ impl Subsystem {
     /// [`TargetError::Config`] if there is none with this NSID.
     pub fn drain(&self, nsid: u32, limit: Duration) -> Result<bool, TargetError> {
         let id = self.map.load().get(nsid).ok_or_else(|| no_namespace(nsid))?.id();
-        let done = [false, true].into_iter().any(|end| {
+        let done = [None, Some(Status::NAMESPACE_NOT_READY)].into_iter().any(|end| {
             let (tell, told) = channel();
             let hold = Hold::new(move || {
                 // Whoever waited may have given up.
@@ -185,7 +186,7 @@ impl Subsystem {
     pub(super) fn fence(
         &self,
         namespace: u64,
-        end: bool,
+        end: Option<Status>,
         hold: &Arc<Hold>,
         chosen: impl Fn(&[u8; 16]) -> bool,
     ) {

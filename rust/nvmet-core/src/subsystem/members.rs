@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use nvmet_spec::status::Status;
+
 use crate::reservation::NoticeKind;
 
 /// Whose controller it is: the host that it belongs to (design: identity is configured, stable, never zero).
@@ -54,9 +56,8 @@ pub trait Member: Send + Sync {
     fn notify(&self, nsid: u32, kind: NoticeKind);
 
     /// `hold` is for its I/O commands that are on their way on the namespace with this [id](crate::namespace::Namespace::id),
-    /// and for workers until they know the latest map. With `end` the commands are aborted (Command Aborted due to
-    /// Preempt and Abort).
-    fn fence(&self, namespace: u64, end: bool, hold: &Arc<Hold>);
+    /// and for workers until they know the latest map. With `end` the commands are aborted, with this status.
+    fn fence(&self, namespace: u64, end: Option<Status>, hold: &Arc<Hold>);
 
     /// NVM Subsystem Reset (NVMe Base 2.0, 3.7.1).
     fn subsystem_reset(&self);

@@ -212,7 +212,8 @@ impl Clerk {
         }
         // Preempt and Abort completes when the commands of the losers have ended (NVMe Base 2.0, 8.19.7).
         let hold = self.when_fenced(namespace.id(), move |_| reply(Ok(Vec::new())));
-        subsystem.fence(namespace.id(), true, &hold, |host| outcome.abort.contains(host));
+        let aborted = Some(Status::ABORTED_PREEMPT_AND_ABORT);
+        subsystem.fence(namespace.id(), aborted, &hold, |host| outcome.abort.contains(host));
         None
     }
 
@@ -252,7 +253,7 @@ impl Clerk {
         }
         let (backend, id) = (Arc::clone(namespace.backend()), namespace.id());
         let hold = self.when_fenced(id, move |clerk| clerk.sync_apart(id, backend, reply));
-        subsystem.fence(id, false, &hold, |_| true);
+        subsystem.fence(id, None, &hold, |_| true);
         None
     }
 

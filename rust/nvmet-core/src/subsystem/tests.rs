@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 enum Asked {
     Notice(u32, NoticeKind),
-    Fence { id: u64, end: bool, hold: Arc<Hold> },
+    Fence { id: u64, end: Option<Status>, hold: Arc<Hold> },
     Reset,
 }
 
@@ -37,7 +37,7 @@ impl Member for Recorder {
         self.note(Asked::Notice(nsid, kind));
     }
 
-    fn fence(&self, id: u64, end: bool, hold: &Arc<Hold>) {
+    fn fence(&self, id: u64, end: Option<Status>, hold: &Arc<Hold>) {
         self.note(Asked::Fence { id, end, hold: Arc::clone(hold) });
     }
 
@@ -207,14 +207,14 @@ fn a_drain_waits_for_every_controller_and_ends_what_takes_too_long() {
         other => panic!("{other:?}"),
     };
     let [first, second] = [hold(&asked[0]), hold(&asked[1])];
-    assert_eq!((first.0, first.1), (subsystem.namespaces().get(1).unwrap().id(), false));
+    assert_eq!((first.0, first.1), (subsystem.namespaces().get(1).unwrap().id(), None));
     drop(first);
     assert!(!waits.is_finished());
     drop(second);
     assert!(waits.join().unwrap());
     // Nobody lets go: the second time they are told to end it.
     assert!(!subsystem.drain(1, Duration::ZERO).unwrap());
-    assert_eq!([hold(&asked[0]).1, hold(&asked[0]).1], [false, true]);
+    assert_eq!([hold(&asked[0]).1, hold(&asked[0]).1], [None, Some(Status::NAMESPACE_NOT_READY)]);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn preempt_and_abort_is_answered_when_the_losers_commands_have_ended() {
         Asked::Notice(1, NoticeKind::RegistrationPreempted)
     ));
     let fence = asked_2.recv_timeout(LIMIT).unwrap();
-    assert!(matches!(fence, Asked::Fence { end: true, .. }));
+    assert!(matches!(fence, Asked::Fence { end: Some(Status::ABORTED_PREEMPT_AND_ABORT), .. }));
     assert!(answer.try_recv().is_err(), "commands of the loser are on their way");
     assert_eq!(
         gate(&subsystem, 2).read,
@@ -263,7 +263,7 @@ fn write_protection_of_a_host_is_flushed_and_waits_for_writes_in_flight() {
     let (subsystem, asked) = serve([1]);
     let answer = ask(&subsystem, 1, Wish::Protect(WriteProtectionState::WriteProtect));
     let fence = asked[0].recv_timeout(LIMIT).unwrap();
-    assert!(matches!(fence, Asked::Fence { end: false, .. }));
+    assert!(matches!(fence, Asked::Fence { end: None, .. }));
     assert!(answer.try_recv().is_err());
     assert!(gate(&subsystem, 1).write.is_some(), "writes that come now are refused");
     drop(fence);

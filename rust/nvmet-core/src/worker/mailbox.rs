@@ -126,8 +126,8 @@ pub enum Command {
         key: u64,
         /// [Id](crate::namespace::Namespace::id) of the namespace.
         namespace: u64,
-        /// Abort them: Command Aborted due to Preempt and Abort.
-        end: bool,
+        /// Abort them, with this status.
+        end: Option<Status>,
         /// Let go when they have ended.
         hold: Arc<Hold>,
     },

@@ -92,7 +92,7 @@ impl Worker {
     }
 
     /// Holds `hold` for every I/O command of a controller that is on its way on a namespace.
-    pub(super) fn fence(&mut self, key: u64, namespace: u64, end: bool, hold: &Arc<Hold>) {
+    pub(super) fn fence(&mut self, key: u64, namespace: u64, end: Option<Status>, hold: &Arc<Hold>) {
         let with_key = |slot: &Option<ControllerSlot>| slot.as_ref().is_some_and(|slot| slot.link.key == key);
         // One that is being quiesced has no queues any more, but its backends may be at work.
         for at in
@@ -121,19 +121,20 @@ impl Worker {
                     entry.add_hold(Arc::clone(hold));
                 }
             }
-            for slot in slots.into_iter().filter(|_| end) {
+            let Some(status) = end else { continue };
+            for slot in slots {
                 // An earlier one may have taken it along.
-                self.end_fenced(slot);
+                self.end_fenced(slot, status);
             }
         }
     }
 
-    fn end_fenced(&mut self, slot: u32) {
+    fn end_fenced(&mut self, slot: u32, status: Status) {
         let aborts = |command: &IoCommand| !matches!(command, IoCommand::Flush);
         let Some(entry) = self.inflight.get_mut(slot) else { return };
         if entry.holds.is_some() && entry.command.as_ref().is_none_or(aborts) {
-            entry.cancelled = Status::ABORTED_PREEMPT_AND_ABORT;
-            self.cancel(slot, Status::ABORTED_PREEMPT_AND_ABORT);
+            entry.cancelled = status;
+            self.cancel(slot, status);
         }
     }
 }
