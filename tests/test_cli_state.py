@@ -4,13 +4,14 @@ reservations, write protection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from nvmet_vdev import ControlClient, DeviceError, Drive, attach
+from nvmet_vdev import ControlClient, DeviceError, Drive, NvmetError, attach
 from tests.product import Server, run, serve, wait_until
 
 NQN = "nqn.2024-01.com.example:kept"
@@ -64,6 +65,11 @@ def killed_under(server: Server, place: Path) -> Iterator[Drive]:
             doomed.detach()
 
 
+def suppressed(call: Callable[..., object], *args: object) -> None:
+    with suppress(NvmetError):
+        call(*args)
+
+
 def attached(place: Path) -> bool:
     with ControlClient(place / "c.sock") as control:
         (port,) = control.call("list")["ports"]
@@ -113,6 +119,26 @@ def test_reservations_and_write_protection_outlive_a_killed_target(place: Path) 
         assert [(one.key, one.holder) for one in report.registrants] == [(KEY, True)]
         refused = second.io(0x01, data=bytes(512))
         assert refused.status.name == "Namespace is Write Protected"
+
+
+def test_a_change_that_never_ends_does_not_keep_the_target_from_ending(place: Path) -> None:
+    (place / "hangs.py").write_text(
+        "import pathlib, time\n"
+        "class Drive:\n"
+        "    size = 4096\n"
+        "    def open(self):\n"
+        "        pathlib.Path('begun').touch()\n"
+        "        time.sleep(1000)\n"
+        "    def read(self, offset, length):\n"
+        "        return bytes(length)\n"
+    )
+    with serving(place) as server, ControlClient(place / "c.sock", timeout=60) as control:
+        threading.Thread(
+            target=suppressed, args=(control.namespace_add, NQN, "python:./hangs.py:Drive"), daemon=True
+        ).start()
+        wait_until((place / "begun").exists, "the backend is opened")
+        assert server.stop() == 0
+    assert not (place / "a.sock").exists()
 
 
 @pytest.mark.parametrize("name", ["counters.json", "state"])

@@ -58,6 +58,32 @@ def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
     assert file.exists()
 
 
+def test_targets_that_share_a_directory_leave_each_other_what_they_have_counted(tmp_path: Path) -> None:
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    first.note_controller("nqn.a", 1, LIFE)
+    first.save()
+    second.note_controller("nqn.b", 1, LIFE)
+    second.note_namespace(ONE, {"reads": 7})
+    second.save()
+    first.note_controller("nqn.a", 1, Lifetime(power_cycles=9))
+    first.save()
+    again = Ledger(tmp_path)
+    assert again.controller("nqn.a", 1) == Lifetime(power_cycles=9)
+    assert (again.controller("nqn.b", 1), again.namespace(ONE)) == (LIFE, {"reads": 7})
+
+
+def test_what_others_have_spoilt_is_written_anew(tmp_path: Path) -> None:
+    Ledger(tmp_path).save()
+    ledger = Ledger(tmp_path)
+    ledger.note_namespace(ONE, {"reads": 7})
+    ledger.save()
+    (tmp_path / "counters.json").write_bytes(b"{")
+    ledger.note_controller("nqn.a", 1, LIFE)
+    ledger.save()
+    again = Ledger(tmp_path)
+    assert (again.controller("nqn.a", 1), again.namespace(ONE)) == (LIFE, {"reads": 7})
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -12,23 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import stat
 import struct
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from nvmet_vdev._nvmet import ConfigError
+from nvmet_vdev.atomic import alone_in
 from nvmet_vdev.control import paths
 
 MODE = 0o600
 BACKLOG = 64
-_LOCK_TRIES = 100
-_LOCK_PAUSE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,7 @@ class Listener:
             )
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            with _directory_locked(self._absolute.parent):
+            with alone_in(self._absolute.parent):
                 os.fchmod(self.socket.fileno(), MODE)
                 self._bind()
                 found = self._absolute.lstat()
@@ -142,25 +137,3 @@ class Listener:
             if (found.st_dev, found.st_ino) == self._inode:
                 self._absolute.unlink()
         self.socket.close()
-
-
-@contextlib.contextmanager
-def _directory_locked(directory: Path) -> Iterator[None]:
-    """Locks `directory` in the body, if that can be had soon."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        yield
-        return
-    try:
-        for _ in range(_LOCK_TRIES):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_LOCK_PAUSE)
-            except OSError:
-                break
-        yield
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,8 @@ __all__ = ["Keeping"]
 
 PERIOD_SECONDS = 300.0
 """What a target that is killed may lose of its counters."""
+END_SECONDS = 10.0
+"""How long the end waits for a medium that takes nothing any more."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +39,12 @@ class Keeping:
         self._due.set()
 
     def _run(self) -> None:
-        while not self._over:
+        over = False
+        while not over:
             self._due.wait(self._period)
             self._due.clear()
+            # Looked at before: what happened while the last time was written is written as well.
+            over = self._over
             self._keep()
 
     def _keep(self) -> None:
@@ -65,4 +70,6 @@ class Keeping:
         self._over = True
         self._due.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(END_SECONDS)
+            if self._thread.is_alive():
+                _log.warning("what was counted is not saved: the state directory does not answer")
