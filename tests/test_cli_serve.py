@@ -158,7 +158,11 @@ REFUSED: dict[str, tuple[tuple[str, str] | None, Sequence[str], Sequence[str]]] 
         (*SERVE, "--state-dir", "state"),
         ("drives.toml: port[1].traddr:", "plain"),
     ),
-    "last directory missing": (("b.sock", "none/b"), SERVE, ("drives.toml: port[1].traddr:", "none")),
+    "last directory missing": (
+        ("b.sock", "none/b"),
+        SERVE,
+        ("drives.toml: port[1].traddr: none/b", "no directory none", "create it"),
+    ),
     "missing image": (
         ('"ram:1M"', '"none.img"'),
         SERVE,
@@ -178,6 +182,11 @@ REFUSED: dict[str, tuple[tuple[str, str] | None, Sequence[str], Sequence[str]]] 
     "state directory is a file": (None, (*SERVE, "--state-dir", "plain"), ("state_dir", "plain", "exists")),
     "control socket is a file": (None, (*SERVE, "--control", "plain"), ("plain",)),
     "control socket is too long": (None, (*SERVE, "--control", "s" * 108), ("107",)),
+    "control socket in no directory, after state": (
+        None,
+        (*SERVE, "--state-dir", "state", "--control", "none/c"),
+        ("none/c", "no directory", "create it"),
+    ),
     "descriptor of no socket": (None, (*SERVE, "--fd", "0"), ("--fd 0",)),
     "no target to save": (None, ("save", "x.toml", "--control", "none.sock"), ("none.sock",)),
     "save without a format": (None, ("save", "x", "--control", "none.sock"), ("x", ".toml")),

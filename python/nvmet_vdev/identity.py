@@ -12,6 +12,7 @@ same start gives the same names, and two of them in one guest still differ.
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,15 @@ def namespace(disk: Spec | None, nqn: str, nsid: int) -> uuid.UUID:
     if disk is not None and disk.content.inner is None and disk.content.path is not None:
         return _uuid("namespace", _name(disk, nsid, None))
     return _uuid("namespace", nqn, str(nsid))
+
+
+def host(nqn: str, socket: Path) -> str:
+    """The NQN of whoever is attached to `socket`, of the subsystem called `nqn`: what the target makes of an
+    absolute path (rust/nvmet-core/src/target.rs).
+    """
+    name = nqn.encode() + b"\0" + os.fsencode(socket.absolute())
+    digest = hashlib.sha1(uuid.NAMESPACE_URL.bytes + name, usedforsecurity=False).digest()
+    return f"nqn.2014-08.org.nvmexpress:uuid:{uuid.UUID(bytes=digest[:16], version=5)}"
 
 
 def serial(nqn: str) -> str:

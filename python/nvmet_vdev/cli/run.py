@@ -189,8 +189,10 @@ def command(
     try:
         service.run()
     except Problem as problem:
-        # Who gave words has no key of a file to look at.
-        raise ConfigError(problem.what) from problem
+        # Who gave words has no key of a file to look at; disks and sockets tell by themselves which they are.
+        key = problem.path[-1] if problem.path else 0
+        named = isinstance(key, str) and key not in ("backend", "traddr")
+        raise ConfigError(f"{key}: {problem.what}" if named else problem.what) from problem
 
 
 _BLOCK_SIZES: dict[str | None, Literal[512, 4096] | None] = {None: None, "512": 512, "4096": 4096}

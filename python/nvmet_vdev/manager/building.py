@@ -6,6 +6,7 @@ May know the model, handles and the opening of disks. Must not know what else th
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from nvmet_vdev.loading import is_file
 from nvmet_vdev.manager.entries import NamespaceEntry, PortEntry, SubsystemEntry
 from nvmet_vdev.manager.ledger import Ledger
 from nvmet_vdev.opening import Opened, open_any
+from nvmet_vdev.sockets import MAX_PATH
 from nvmet_vdev.target import Target
 
 __all__ = ["REMOVE_SECONDS", "Builder", "absolute"]
@@ -65,7 +67,7 @@ class Builder:
             # The first guest may look before the second controller is there.
             options["shared"] = True
         serial = node.serial if node.serial is not None else identity.serial(node.nqn)
-        with _at(place):
+        with _at(place, node=model.Subsystem):
             handle = self.target.add_subsystem(nqn=node.nqn, serial=serial, **options)
             undo.callback(_quietly, lambda: self.target.remove_subsystem(handle))
             figures = _changed(node.health)
@@ -97,7 +99,7 @@ class Builder:
             options |= {"state": state, "discard_state": self.discard_state}
         if self.ledger is not None:
             options["counted"] = self.ledger.namespace(self._uuid(subsystem, node, opened))
-        with _at(place):
+        with _at(place, node=model.Namespace):
             handle = subsystem.handle.add_namespace(opened, nsid=node.nsid, **options)
             undo.callback(_quietly, lambda: handle.remove(REMOVE_SECONDS))
             if node.protect:
@@ -138,7 +140,8 @@ class Builder:
         undo: contextlib.ExitStack,
     ) -> PortEntry:
         """A port of `subsystem`: its controller, and the socket."""
-        nqn, identifier = access.host_of(node, subsystem.node, hosts.values(), place)
+        name, identifier = access.host_of(node, subsystem.node, hosts.values(), place)
+        nqn = name
         options = _changed(node, ("queue_size", "doorbells", "cntlid"))
         if node.ana:
             options["ana"] = dict(node.ana)
@@ -146,7 +149,15 @@ class Builder:
             options["lifetime"] = self.ledger.controller(node.subsystem, node.portid)
         limit = subsystem.node.qid_max
         descriptor = self.sockets.get(node.traddr)
-        with _at((*place, "traddr")):
+        if descriptor is None:
+            if nqn is None:
+                # Of the path that is saved: a relative one would make another host of it.
+                nqn = identity.host(node.subsystem, Path(node.traddr))
+            if not (directory := Path(node.traddr).parent).is_dir():
+                what = f"{node.traddr}: no directory {directory}; create it, or use another one"
+                raise Problem((*place, "traddr"), what)
+        _free_cntlid(subsystem, node, place)
+        with _at(place, "traddr", model.Port):
             handle = subsystem.handle.listen(
                 node.traddr if descriptor is None else None,
                 fd=descriptor,
@@ -157,13 +168,32 @@ class Builder:
             )
             undo.callback(_quietly, handle.close)
         # Who it belongs to stays, whoever may use the subsystem later.
-        kept = msgspec.structs.replace(node, hostnqn=nqn, traddr=str(Path(node.traddr).absolute()))
+        kept = msgspec.structs.replace(node, hostnqn=name, traddr=_socket(node.traddr))
         return PortEntry(kept, handle)
 
 
 def absolute(backend: str) -> str:
     """`backend` in words that mean the same in every directory, as far as we know where paths are."""
     return str(_absolute(parse(backend)))
+
+
+def _free_cntlid(subsystem: SubsystemEntry, node: model.Port, place: Place) -> None:
+    """Whether the controller can have an identifier: that is known before there is a socket."""
+    used = {other.cntlid for other in subsystem.handle.controllers}
+    if node.cntlid in used:
+        raise Problem((*place, "cntlid"), f"{node.cntlid}; another controller has it, use another one")
+    low, high = subsystem.node.cntlid_min, subsystem.node.cntlid_max
+    if len(used) > high - low:
+        raise Problem(
+            (*place, "subsystem"),
+            f"{node.subsystem} has no controller identifier left, {low} to {high}; raise its cntlid_max",
+        )
+
+
+def _socket(traddr: str) -> str:
+    """`traddr` absolute, if a socket takes as much."""
+    found = str(Path(traddr).absolute())
+    return found if len(os.fsencode(found)) <= MAX_PATH else traddr
 
 
 def _absolute(spec: Spec) -> Spec:
@@ -189,11 +219,14 @@ def _quietly(call: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def _at(place: Place) -> Iterator[None]:
-    """Errors of the target are problems of that place."""
+def _at(place: Place, key: str | None = None, node: type[msgspec.Struct] | None = None) -> Iterator[None]:
+    """Errors of the target are problems of `key` there, or of the key of `node` that they begin with."""
     try:
         yield
     except Problem:
         raise
     except (ConfigError, UsageError) as error:
-        raise Problem(place, str(error)) from error
+        head, colon, rest = str(error).partition(": ")
+        if colon and node is not None and head in fields(node):
+            raise Problem((*place, head), rest) from error
+        raise Problem(place if key is None else (*place, key), str(error)) from error

@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from nvmet_vdev.config.problems import Path as Place
 from nvmet_vdev.config.problems import Problem
 from nvmet_vdev.config.reading import read_node
 from nvmet_vdev.config.toml import tree_of
-from nvmet_vdev.manager import candidates
+from nvmet_vdev.manager import candidates, counting
 from nvmet_vdev.manager.building import REMOVE_SECONDS, Builder, Guard
 from nvmet_vdev.manager.entries import Entries, NamespaceEntry, PortEntry
 from nvmet_vdev.manager.ledger import Ledger
@@ -87,6 +86,8 @@ class Manager(Reader):
                     settings = msgspec.structs.replace(settings, state_dir=str(builder.state_dir))
                     builder.ledger = Ledger(builder.state_dir, discard=builder.discard_state)
                     undo.callback(setattr, builder, "ledger", None)
+                    if not builder.ledger.path.exists():
+                        undo.callback(builder.ledger.path.unlink, missing_ok=True)
                 builder.guard, builder.sockets = guard, sockets or {}
                 try:
                     entries = self._build(config, undo)
@@ -111,9 +112,12 @@ class Manager(Reader):
                 entry.namespaces[namespace.nsid] = builder.namespace(entry, namespace, spot, undo)
             entries.subsystems[subsystem.nqn] = entry
         # Guests come when all is there.
-        for at, port in enumerate(config.ports):
+        ports: dict[int, PortEntry] = {}
+        # Those that say their controller identifier first: nobody else is to get it.
+        for at, port in sorted(enumerate(config.ports), key=lambda one: one[1].cntlid is None):
             entry = entries.subsystem(port.subsystem)
-            entries.ports[port.portid] = builder.port(entry, port, entries.hosts, ("port", at), undo)
+            ports[port.portid] = builder.port(entry, port, entries.hosts, ("port", at), undo)
+        entries.ports = {port.portid: ports[port.portid] for port in config.ports}
         return entries
 
     def host_add(self, nqn: str, *, hostid: object = None) -> None:
@@ -190,13 +194,22 @@ class Manager(Reader):
 
     def _allow(self, node: model.Subsystem, hosts: tuple[str, ...], any_host: bool | None) -> None:
         changed = msgspec.structs.replace(node, allowed_hosts=hosts, allow_any_host=any_host)
-        for port in self._ports(node.nqn):
-            if port.node.hostnqn is None and not access.allows_any(changed):
-                raise ConfigError(
-                    f"port {port.node.portid} belongs to no listed host, and would not be allowed any more; "
-                    "remove the port first"
-                )
-        _, known = self._check(*candidates.changed_subsystem(self.config(), changed))
+        unnamed = [port for port in self._ports(node.nqn) if port.node.hostnqn is None]
+        if unnamed and not access.allows_any(changed):
+            raise ConfigError(
+                f"port {unnamed[0].node.portid} belongs to no listed host, and would not be allowed any "
+                "more; remove the port first"
+            )
+        # With one host listed, a port that says nothing is that one's: these stay who they are.
+        named = {
+            port.node.portid: msgspec.structs.replace(port.node, hostnqn=port.handle.host.nqn)
+            for port in (unnamed if len(hosts) == 1 else [])
+        }
+        config, path = candidates.changed_subsystem(self.config(), changed)
+        ports = tuple(named.get(port.portid, port) for port in config.ports)
+        _, known = self._check(msgspec.structs.replace(config, ports=ports), path)
+        for portid, port_node in named.items():
+            self._entries.ports[portid].node = port_node
         self._entries.subsystems[node.nqn].node = normal_subsystem(changed)
         self._entries.hosts = known
 
@@ -228,7 +241,7 @@ class Manager(Reader):
         with self._changing():
             entry = self._entries.subsystem(nqn)
             namespace = entry.namespace(nsid)
-            self._note_namespace(namespace)
+            counting.note_namespace(self._builder.ledger, namespace)
             # Whoever adds the same image again is to find it free.
             namespace.handle.remove(REMOVE_SECONDS)
             del entry.namespaces[nsid]
@@ -289,7 +302,7 @@ class Manager(Reader):
             entry = self._entries.subsystem(subsystem)
             number = portid if portid is not None else _free(self._entries.ports, 1)
             tree = {"portid": number, "traddr": traddr, "subsystem": subsystem, **keys}
-            node = read_node(model.Port, tree)
+            node = normal_port(read_node(model.Port, tree))
             path, hosts = self._check(*candidates.with_port(self.config(), node))
             with contextlib.ExitStack() as undo:
                 added = self._builder.port(entry, node, hosts, path, undo)
@@ -302,7 +315,7 @@ class Manager(Reader):
         """Disconnects a port's guest and removes its socket."""
         with self._changing():
             port = self._entries.port(portid)
-            self._note_port(port)
+            counting.note_port(self._builder.ledger, port)
             port.handle.close()
             del self._entries.ports[portid]
 
@@ -321,29 +334,9 @@ class Manager(Reader):
 
     def keep_counters(self) -> None:
         """Writes what SMART has counted to the state directory, if there is one. Raises ConfigError."""
-        with self._lock:
-            ledger = self._builder.ledger
-            if ledger is None:
-                return
-            for port in self._entries.ports.values():
-                self._note_port(port)
-            for subsystem in self._entries.subsystems.values():
-                for namespace in subsystem.namespaces.values():
-                    self._note_namespace(namespace)
-            try:
-                ledger.save()
-            except OSError as error:
-                raise ConfigError(
-                    f"{self._builder.state_dir}: {error.strerror}; what was counted is not saved"
-                ) from error
-
-    def _note_port(self, port: PortEntry) -> None:
+        # Not behind a change, which may be waiting for code of others.
         if (ledger := self._builder.ledger) is not None:
-            ledger.note_controller(port.node.subsystem, port.node.portid, port.handle.lifetime())
-
-    def _note_namespace(self, namespace: NamespaceEntry) -> None:
-        if (ledger := self._builder.ledger) is not None:
-            ledger.note_namespace(namespace.handle.uuid, asdict(namespace.handle.stats()))
+            counting.keep(ledger, self._entries)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
