@@ -48,7 +48,8 @@ NS = "\n[[subsystem.namespace]]\n"
 SUBSYSTEM = '\n[[subsystem]]\nnqn = "nqn.2024-01.com.example:two"\n'
 PORT = '\n[[port]]\nportid = 2\ntraddr = "/run/two.sock"\nsubsystem = "nqn.2024-01.com.example:one"\n'
 HOST_B = 'hostnqn = "nqn.2024-01.com.example:host:b"\n'
-A = "nqn.2024-01.com.example:host:a"
+A, B = "nqn.2024-01.com.example:host:a", "nqn.2024-01.com.example:host:b"
+OTHER = "91fdba0d-f87b-4c25-b80f-db7be1418b9f"
 
 TOML: dict[str, tuple[str, str]] = {
     "no TOML": ("a = \n", "is no TOML: Invalid value (at line 1, column 5)"),
@@ -337,6 +338,34 @@ TOML: dict[str, tuple[str, str]] = {
     "doorbells": (GOOD + "doorbells = 'loud'", "port[0].doorbells: loud; use auto, trapped or mapped"),
     "number of queues": (GOOD + "queues = 512", "port[0].queues: 512; use 1 to 511"),
     "size of queues": (GOOD + "queue_size = 1", "port[0].queue_size: 1; use 2 to 65536"),
+    "one identifier for two hosts, at ports": (
+        GOOD + PORT + HOST_B + "hostid = 'befdec4c-2234-11b2-a85c-ca77c773af36'",
+        f"port[1].hostid: befdec4c-2234-11b2-a85c-ca77c773af36 is that of {A}, host[0].hostid; use another one",
+    ),
+    "an identifier at one port of a host alone": (
+        GOOD
+        + PORT
+        + HOST_B
+        + f"hostid = '{OTHER}'"
+        + PORT.replace("portid = 2", "portid = 3").replace("two", "three")
+        + HOST_B,
+        f"port[2].hostid: is missing, and {B} has {OTHER}, port[1].hostid; set it",
+    ),
+    "an identifier at the second port of a host": (
+        GOOD
+        + PORT
+        + HOST_B
+        + PORT.replace("portid = 2", "portid = 3").replace("two", "three")
+        + HOST_B
+        + f"hostid = '{OTHER}'",
+        f"port[2].hostid: {OTHER} is not the one that is made of its name that {B} has, port[1].hostid; a host has one, leave it out here",
+    ),
+    "one image twice to be read, and so one UUID": (
+        GOOD
+        + SUBSYSTEM
+        + "".join(f"{NS}nsid = {nsid}\nbackend = '/i'\nread_only = true\n" for nsid in (1, 2)),
+        "subsystem[1].namespace[1].uuid: 38930119-f9c3-895e-ae09-27f4ced021e1 is subsystem[1].namespace[0].uuid as well; it is made of the path, set another one",
+    ),
     "workers": ("[target]\nworkers = 0", "target.workers: 0; use 1 to 1024"),
     "wait": ("[target]\nwait = 'long'", "target.wait: long; use adaptive, event or poll"),
     "a CPU": ("[target]\ncpus = [0, 8192]", "target.cpus[1]: 8192; use numbers of CPUs, 0 to 8191"),
@@ -505,9 +534,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'[[host]]\nnqn = "\xe4"')
     (tmp_path / "large.toml").touch()
     os.truncate(tmp_path / "large.toml", (64 << 20) + 1)
+    os.mkfifo(tmp_path / "pipe.toml")
     for name, words in (
         ("missing.toml", "No such file"),
         ("directory.toml", "Is a directory"),
+        ("pipe.toml", "is no file"),
         ("latin.toml", "no UTF-8 at byte 16"),
         ("large.toml", "more than 64 MiB"),
         ("drives.yaml", "use .toml or .json"),

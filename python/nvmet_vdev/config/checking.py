@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path as FilePath
+from uuid import UUID
 
+from nvmet_vdev import identity
 from nvmet_vdev._nvmet import ConfigError
 from nvmet_vdev.config.access import allows_any, host_of
 from nvmet_vdev.config.model import Config, Namespace, Port, Subsystem
@@ -61,9 +63,9 @@ class _Once:
     def __init__(self) -> None:
         self._seen: dict[Hashable, Path] = {}
 
-    def add(self, key: Hashable, path: Path, value: object) -> None:
+    def add(self, key: Hashable, path: Path, value: object, hint: str = "use another one") -> None:
         if key in self._seen:
-            raise _twice(path, value, self._seen[key])
+            raise _twice(path, value, self._seen[key], hint)
         self._seen[key] = path
 
 
@@ -114,12 +116,15 @@ def _subsystems(config: Config) -> None:
             place = (*path, "namespace", number)
             numbers.add(namespace.nsid, (*place, "nsid"), namespace.nsid)
             _namespace(namespace, subsystem, place)
+            images.add(namespace, place)
             # One name for two namespaces, and guests take them for one, in whatever subsystems they are.
             for kind in ("uuid", "nguid", "eui64"):
-                value = getattr(namespace, kind)
+                value, hint = getattr(namespace, kind), "use another one"
+                if kind == "uuid" and value is None:
+                    value = identity.namespace(_spec(namespace, place), subsystem.nqn, namespace.nsid)
+                    hint = "it is made of the path, set another one"
                 if value is not None:
-                    identifiers.add((kind, value), (*place, kind), value)
-            images.add(namespace, place)
+                    identifiers.add((kind, value), (*place, kind), value, hint)
 
 
 def _namespace(namespace: Namespace, subsystem: Subsystem, path: Path) -> None:
@@ -168,11 +173,7 @@ class _Images:
 
 def _ports(config: Config) -> None:
     numbers, sockets = _Once(), _Once()
-    identifiers: dict[str, tuple[int, Path]] = {
-        host.nqn: (host.hostid.int, ("host", at, "hostid"))
-        for at, host in enumerate(config.hosts)
-        if host.hostid is not None
-    }
+    identifiers = _Identifiers(config)
     controllers: dict[str, _Once] = {}
     subsystems = {subsystem.nqn: subsystem for subsystem in config.subsystems}
     for at, port in enumerate(config.ports):
@@ -188,23 +189,45 @@ def _ports(config: Config) -> None:
             _nqn(port.hostnqn, (*path, "hostnqn"))
         if port.hostid is not None:
             _identifier(port.hostid.int, (*path, "hostid"))
-        host, _ = host_of(port, subsystem, config.hosts, path)
-        if host is not None and port.hostid is not None:
-            known, first = identifiers.setdefault(host, (port.hostid.int, (*path, "hostid")))
-            if known != port.hostid.int:
-                raise _other_identifier(port, host, path, first)
+        host, identifier = host_of(port, subsystem, config.hosts, path)
+        if host is not None:
+            identifiers.add(host, identifier, (*path, "hostid"))
         if port.cntlid is not None:
             _controller(port, subsystem, path)
             controllers.setdefault(port.subsystem, _Once()).add(port.cntlid, (*path, "cntlid"), port.cntlid)
 
 
-def _other_identifier(port: Port, host: str, path: Path, first: Path) -> Problem:
-    return Problem(
-        (*path, "hostid"),
-        lambda where: (
-            f"{port.hostid} is not the one that {host} has, {where(first)}; a host has one, leave it out here"
-        ),
-    )
+class _Identifiers:
+    """Which Host Identifier each host has: one, and nobody else's."""
+
+    def __init__(self, config: Config) -> None:
+        self._hosts: dict[str, tuple[UUID | None, Path]] = {}
+        self._owners: dict[UUID, tuple[str, Path]] = {}
+        for at, host in enumerate(config.hosts):
+            if host.hostid is not None:
+                self.add(host.nqn, host.hostid, ("host", at, "hostid"))
+
+    def add(self, host: str, identifier: UUID | None, path: Path) -> None:
+        """`host` has `identifier`, or the one that is made of its name, by what stands at `path`."""
+        known, first = self._hosts.setdefault(host, (identifier, path))
+        if identifier is None and known is not None:
+            raise Problem(path, lambda where: f"is missing, and {host} has {known}, {where(first)}; set it")
+        if known != identifier:
+            is_known = "not the one that is made of its name" if known is None else "not the one"
+            raise Problem(
+                path,
+                lambda where: (
+                    f"{identifier} is {is_known} that {host} has, {where(first)}; a host has one, leave it "
+                    "out here"
+                ),
+            )
+        if identifier is None:
+            return
+        owner, first = self._owners.setdefault(identifier, (host, path))
+        if owner != host:
+            raise Problem(
+                path, lambda where: f"{identifier} is that of {owner}, {where(first)}; use another one"
+            )
 
 
 def _bytes(text: str, path: Path) -> bytes:

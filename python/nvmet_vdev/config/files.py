@@ -65,7 +65,7 @@ def load(path: str | os.PathLike[str], *, strict: bool = False) -> Loaded:
     name = os.fspath(path)
     form = format_of(path)
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=_not_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(one_line(f"{name}: is no file; name a file in TOML or JSON"))
             raw = file.read(MAX_BYTES + 1)
@@ -118,3 +118,8 @@ def save(config: Config, path: str | os.PathLike[str]) -> None:
         raise ConfigError(
             one_line(f"{path}: {error.strerror}; nothing was saved, choose another file")
         ) from error
+
+
+def _not_waiting(path: str, flags: int) -> int:
+    """Opens what may be a pipe that nobody ever writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
