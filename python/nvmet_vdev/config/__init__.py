@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
-from nvmet_vdev.config.files import Format, Loaded, dumps, format_of, load, loads, save
+import importlib
+from typing import TYPE_CHECKING
+
 from nvmet_vdev.config.model import (
     AnaState,
     Config,
@@ -23,6 +25,9 @@ from nvmet_vdev.config.model import (
     Subsystem,
     TargetSettings,
 )
+
+if TYPE_CHECKING:
+    from nvmet_vdev.config.files import Format, Loaded, dumps, format_of, load, loads, save
 
 __all__ = [
     "AnaState",
@@ -41,3 +46,18 @@ __all__ = [
     "loads",
     "save",
 ]
+
+# Files and their formats, imported when they are asked for: `nvmet-vdev run` has none.
+_FILES = ("Format", "Loaded", "dumps", "format_of", "load", "loads", "save")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.files"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FILES})

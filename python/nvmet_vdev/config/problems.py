@@ -5,7 +5,6 @@ May know key paths and text. Must not know formats or the model.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -79,6 +78,9 @@ def shown(value: Any) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to write instead of `name`: the key that looks like it, else all that there are."""
+    # Only when something is wrong.
+    import difflib
+
     names: Sequence[str] = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"

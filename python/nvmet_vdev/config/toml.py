@@ -5,13 +5,11 @@ May know the table of keys. Must not know files.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import msgspec
-import tomli_w
 
 from nvmet_vdev.config.fields import fields
 from nvmet_vdev.config.model import Config
@@ -23,6 +21,9 @@ __all__ = ["dump", "parse", "tree_of"]
 
 def parse(text: str) -> Config:
     """The configuration that `text` is. Raises Problem."""
+    # Late, as below: trees alone are wanted where there is no file.
+    import tomllib
+
     try:
         tree = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -38,6 +39,8 @@ def dump(config: Config) -> str:
 
 def _tables(tree: dict[str, Any], name: str) -> Iterator[str]:
     """`tree` as tables with headings: people write it so, and compare it line by line."""
+    import tomli_w
+
     plain = {key: value for key, value in tree.items() if not _is_nested(value)}
     if plain:
         yield tomli_w.dumps(plain).rstrip("\n")

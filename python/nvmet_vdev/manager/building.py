@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -26,10 +26,12 @@ from nvmet_vdev.errors import UsageError
 from nvmet_vdev.grammar import BUILT_IN, Spec, parse
 from nvmet_vdev.loading import is_file
 from nvmet_vdev.manager.entries import NamespaceEntry, PortEntry, SubsystemEntry
-from nvmet_vdev.manager.ledger import Ledger
 from nvmet_vdev.opening import Opened, open_any
 from nvmet_vdev.sockets import MAX_PATH
 from nvmet_vdev.target import Target
+
+if TYPE_CHECKING:
+    from nvmet_vdev.manager.ledger import Ledger
 
 __all__ = ["REMOVE_SECONDS", "Builder", "absolute"]
 

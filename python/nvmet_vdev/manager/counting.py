@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from nvmet_vdev._nvmet import ConfigError
 from nvmet_vdev.manager.entries import Entries, NamespaceEntry, PortEntry
-from nvmet_vdev.manager.ledger import Ledger
+
+if TYPE_CHECKING:
+    from nvmet_vdev.manager.ledger import Ledger
 
 __all__ = ["keep", "note_namespace", "note_port"]
 

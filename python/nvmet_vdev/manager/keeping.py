@@ -5,7 +5,6 @@ May know the manager. Must not know what it counts.
 
 from __future__ import annotations
 
-import logging
 import threading
 from types import TracebackType
 from typing import Self
@@ -19,8 +18,6 @@ PERIOD_SECONDS = 300.0
 """What a target that is killed may lose of its counters."""
 END_SECONDS = 10.0
 """How long the end waits for a medium that takes nothing any more."""
-
-_log = logging.getLogger(__name__)
 
 
 class Keeping:
@@ -51,7 +48,7 @@ class Keeping:
         try:
             self._manager.keep_counters()
         except NvmetError as error:
-            _log.warning("%s", error)
+            _warn(str(error))
 
     def __enter__(self) -> Self:
         if self._manager.keeps_counters:
@@ -72,4 +69,11 @@ class Keeping:
         if self._thread.ident is not None:
             self._thread.join(END_SECONDS)
             if self._thread.is_alive():
-                _log.warning("what was counted is not saved: the state directory does not answer")
+                _warn("what was counted is not saved: the state directory does not answer")
+
+
+def _warn(text: str) -> None:
+    # Late, as all that most targets do without.
+    import logging
+
+    logging.getLogger(__name__).warning("%s", text)

@@ -28,7 +28,6 @@ from nvmet_vdev.config.toml import tree_of
 from nvmet_vdev.manager import candidates, counting
 from nvmet_vdev.manager.building import REMOVE_SECONDS, Builder, Guard
 from nvmet_vdev.manager.entries import Entries, NamespaceEntry, PortEntry
-from nvmet_vdev.manager.ledger import Ledger
 from nvmet_vdev.manager.reader import Reader
 from nvmet_vdev.manager.words import in_keys, place
 from nvmet_vdev.target import Target
@@ -84,6 +83,9 @@ class Manager(Reader):
                 if builder.state_dir is not None:
                     builder.state_dir = _directory(builder.state_dir.absolute(), undo)
                     settings = msgspec.structs.replace(settings, state_dir=str(builder.state_dir))
+                    # Late: most targets keep nothing.
+                    from nvmet_vdev.manager.ledger import Ledger
+
                     builder.ledger = Ledger(builder.state_dir, discard=builder.discard_state)
                     undo.callback(setattr, builder, "ledger", None)
                     if not builder.ledger.path.exists():

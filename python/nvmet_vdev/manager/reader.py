@@ -9,7 +9,7 @@ import os
 from typing import Any, Literal, TypeVar
 
 from nvmet_vdev._nvmet import ConfigError
-from nvmet_vdev.config import files, model
+from nvmet_vdev.config import model
 from nvmet_vdev.manager import views
 from nvmet_vdev.manager.entries import Entries
 
@@ -27,6 +27,9 @@ class Reader:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes that to a file, TOML or JSON by its suffix, whole or not at all."""
+        # Late, as all that who serves without a file does without.
+        from nvmet_vdev.config import files
+
         files.save(self.config(), path)
 
     def list(self) -> dict[str, Any]:
