@@ -149,7 +149,11 @@ impl Running {
                     let added = if self.stop_by.is_some() {
                         Err(ReactorError::Stopped)
                     } else {
-                        let Some(device) = make() else { continue };
+                        let Some(device) = make() else {
+                            // Before the caller hears of it, who may want the path for something else.
+                            drop(listener);
+                            continue;
+                        };
                         Slot::new(id, device, listener, flag, &self.epoll).map(|slot| {
                             self.slots.insert(id, slot);
                         })
