@@ -24,7 +24,7 @@ use self::admin::AdminState;
 use self::admin_queue::AdminQueue;
 pub use self::health::Lifetime;
 use self::lifecycle::{Phase, Shutdown};
-use self::member::Membership;
+use self::member::{Membership, Remains};
 use self::moves::Moves;
 use self::queues::QueueTable;
 use self::registers::Registers;
@@ -36,7 +36,7 @@ use crate::stats::Batch;
 pub use crate::subsystem::HostIdentity;
 use crate::subsystem::ana::AnaStates;
 use crate::subsystem::{Subsystem, View, Who};
-use crate::worker::{Event, Link, WorkerPool};
+use crate::worker::{Command, Event, Link, WorkerPool};
 
 /// The most I/O queues: their doorbells and the admin queue's fill a page of 4096 bytes, and so do shadow doorbells.
 pub const MAX_IO_QUEUES: u16 = 511;
@@ -400,9 +400,12 @@ impl Controller {
 
 impl Drop for Controller {
     fn drop(&mut self) {
+        let remains = Arc::new(Remains::new(&self.link, &self.pool));
+        let over = self.subsystem.leave_behind(self.link.who.host.id, remains);
         self.subsystem.leave(self.cntlid);
         for worker in self.pool.iter() {
-            worker.send(crate::worker::Command::Quiesce { key: self.link.key });
+            worker.send(Command::Quiesce { key: self.link.key });
+            worker.send(Command::Outlast { key: self.link.key, over: Arc::clone(&over) });
         }
     }
 }

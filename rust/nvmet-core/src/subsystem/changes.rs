@@ -196,6 +196,9 @@ impl Subsystem {
                 member.fence(namespace, end, hold);
             }
         }
+        for (_, _, remains) in state.remains.iter().filter(|(_, host, _)| chosen(host)) {
+            remains.fence(namespace, end, hold);
+        }
     }
 
     /// What SMART / Health Information says beyond counters.

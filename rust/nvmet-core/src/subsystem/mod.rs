@@ -28,6 +28,7 @@ pub use self::service::{Job, Reply, Wish};
 pub use self::view::{Gate, Seen, View};
 use crate::error::TargetError;
 use crate::namespace::{MAX_NAMESPACES, Namespace, NamespaceConfig};
+use crate::reservation::HostId;
 
 /// The highest Controller Identifier: FFF0h and above are reserved (NVMe Base 2.0, Figure 275).
 pub const MAX_CNTLID: u16 = 0xffef;
@@ -108,6 +109,9 @@ impl SubsystemConfig {
 struct State {
     next_cntlid: u16,
     members: Vec<Joined>,
+    /// What controllers that are gone have left in workers, by host, each with a number.
+    remains: Vec<(u64, HostId, Arc<dyn Member>)>,
+    next_remains: u64,
     /// NSIDs of namespaces that are being made.
     reserved: BTreeSet<u32>,
 }
@@ -153,7 +157,13 @@ impl Subsystem {
             map: ArcSwap::default(),
             version: AtomicU64::new(1),
             health: ArcSwap::default(),
-            state: Mutex::new(State { next_cntlid, members: Vec::new(), reserved: BTreeSet::new() }),
+            state: Mutex::new(State {
+                next_cntlid,
+                members: Vec::new(),
+                remains: Vec::new(),
+                next_remains: 0,
+                reserved: BTreeSet::new(),
+            }),
             was_shared: AtomicBool::new(false),
             service: Service::default(),
         })
@@ -380,6 +390,21 @@ impl Subsystem {
         let mut map = NamespaceMap::clone(&self.map.load());
         map.ana.remove(&cntlid);
         self.publish(&state, map);
+    }
+
+    /// Backends may have commands of a controller for long after it has [left](Self::leave): fences reach them by
+    /// `remains`, for as long as somebody has what this returns.
+    pub fn leave_behind(self: &Arc<Self>, host: HostId, remains: Arc<dyn Member>) -> Arc<Hold> {
+        let mut state = self.lock();
+        let number = state.next_remains;
+        state.next_remains += 1;
+        state.remains.push((number, host, remains));
+        let subsystem = Arc::downgrade(self);
+        Hold::new(move || {
+            if let Some(subsystem) = subsystem.upgrade() {
+                subsystem.lock().remains.retain(|(other, ..)| *other != number);
+            }
+        })
     }
 }
 

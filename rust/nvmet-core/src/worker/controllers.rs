@@ -11,7 +11,7 @@ use super::tuning::Tuning;
 use super::watch::Watch;
 use crate::queue::{Doorbells, Shadow, register_index};
 use crate::stats::{Batch, Shard};
-use crate::subsystem::View;
+use crate::subsystem::{Hold, View};
 
 /// Bytes of the shadow doorbell and EventIdx buffers: one page each (NVMe Base 2.0, 5.8).
 pub fn shadow_len(page_size: u64) -> usize {
@@ -40,6 +40,8 @@ pub struct ControllerSlot {
     pub outstanding: u32,
     /// All queues are gone; say when nothing is outstanding.
     pub quiescing: bool,
+    /// Let go when it has ended.
+    pub over: Option<Arc<Hold>>,
     /// Counters of this batch.
     pub batch: Batch,
     /// Indexes of its groups in the worker, by completion queue.
@@ -72,6 +74,7 @@ impl ControllerSlot {
             polled,
             outstanding: 0,
             quiescing: false,
+            over: None,
             batch: Batch::default(),
             groups: Vec::new(),
             watch: Watch::default(),

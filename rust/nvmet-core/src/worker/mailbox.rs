@@ -112,6 +112,13 @@ pub enum Command {
         /// The controller.
         key: u64,
     },
+    /// Hold `over` for as long as anything of a controller is there that is being quiesced.
+    Outlast {
+        /// The controller.
+        key: u64,
+        /// Let go when it has ended.
+        over: Arc<Hold>,
+    },
     /// A doorbell of a completion queue, or of a submission queue that posts to it, was written by message.
     Rung {
         /// The controller.

@@ -1,5 +1,7 @@
 //! What the control thread orders: taking queues over, giving them back, flush, abort.
 
+use std::sync::Arc;
+
 use nvmet_spec::command::Sqe;
 use nvmet_spec::status::Status;
 use zerocopy::FromZeros;
@@ -60,6 +62,11 @@ impl Worker {
             Command::Keep { key, cqid } => {
                 if let Some(group) = self.find(key).and_then(|at| self.group_of_cq(at, cqid)) {
                     self.keep(group);
+                }
+            }
+            Command::Outlast { key, over } => {
+                for slot in self.controllers.iter_mut().flatten().filter(|slot| slot.link.key == key) {
+                    slot.over = Some(Arc::clone(&over));
                 }
             }
             Command::Rung { key, cqid } => self.rung(key, cqid),
