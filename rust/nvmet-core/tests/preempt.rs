@@ -12,7 +12,7 @@ use std::time::Instant;
 use common::cluster::{Cluster, Host, block, flush};
 use common::gate::Gate;
 use common::guest::{DATA, Guest, IOVA, LIMIT};
-use common::{namespace, ram};
+use common::{Stopper, namespace, ram};
 use nvmet_block::{Backend, BackendError, Features, Geometry, IoError, IoQueue, Op, RamBackend, Submitted};
 use nvmet_core::device::DoorbellMode;
 use nvmet_host::SqeExt;
@@ -190,6 +190,21 @@ fn a_loser_that_resets_or_leaves_is_waited_for_too() {
         two.restart();
         two.ok(block(NvmOpcode::Read, 1, 0));
     }
+}
+
+#[test]
+fn a_loser_whose_controller_is_removed_is_waited_for_too() {
+    let (cluster, [gate, _], [mut one, mut two, mut three]) = contended(2);
+    gate.close_for_good();
+    two.submit(block(NvmOpcode::Write, 1, 0));
+    gate.wait_held(1);
+    // It is given some time for its commands, and removed all the same.
+    cluster.target.close(cluster.ids[1]).unwrap();
+    let cid = preempt_and_abort(&mut one);
+    assert_waits(&mut one, &mut three, cid);
+    gate.open();
+    assert!(one.wait(cid).is_success());
+    gate.wait_held(0);
 }
 
 #[test]
@@ -460,7 +475,7 @@ fn the_losers_queues_move_between_workers_meanwhile() {
     let busy = cluster.listen(2, |config| config.doorbells = DoorbellMode::Trapped);
     let [mut one, mut two] = [cluster.attach(0), cluster.attach(1)];
     let mut busy = cluster.attach(busy);
-    let stop = AtomicBool::new(false);
+    let (stop, served) = (AtomicBool::new(false), AtomicU64::new(0));
     one.join(1, 1);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -479,34 +494,30 @@ fn the_losers_queues_move_between_workers_meanwhile() {
                         *outstanding += 1;
                     }
                     busy.guest.ring_tail(ring);
-                    while busy.guest.take(ring).is_some() {
+                    while let Some(cqe) = busy.guest.take(ring) {
                         *outstanding -= 1;
+                        served.fetch_add(u64::from(cqe.status().is_success()), Ordering::Relaxed);
                     }
                 }
             }
         });
+        let _stopper = Stopper(&stop);
         let deadline = Instant::now() + LIMIT;
         let mut after = 0;
         while after < 10 {
             two.join(1, 2);
+            one.take(1, WriteExclusive, 1);
             let cid = preempt_and_abort(&mut one);
             assert!(one.wait(cid).is_success());
-            one.take(1, WriteExclusive, 1);
             // What the loser had on its way when it lost has ended; this would be written over by it.
             own_all(&mut one, 1);
             let sqe = one.release(1, ReleaseAction::Release, WriteExclusive, 1);
             one.ok(sqe);
             after += u32::from(workers.lock().unwrap().len() == 2);
-            if Instant::now() >= deadline {
-                stop.store(true, Ordering::Relaxed);
-                panic!("the queues stay with one worker");
-            }
+            assert!(Instant::now() < deadline, "the queues stay with one worker");
             // The loser has to be at work to be worth a move.
-            let until = Instant::now() + std::time::Duration::from_millis(3);
-            while Instant::now() < until {
-                std::thread::yield_now();
-            }
+            let before = served.load(Ordering::Relaxed);
+            common::wait_for("work", || served.load(Ordering::Relaxed) > before + 100);
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }

@@ -151,3 +151,12 @@ pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
         std::thread::yield_now();
     }
 }
+
+/// Tells other threads to stop, also when a test fails.
+pub struct Stopper<'a>(pub &'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
