@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use nvmet_spec::status::Status;
 
-use crate::reservation::NoticeKind;
+use super::Subsystem;
+use crate::reservation::{HostId, NoticeKind};
 
 /// Whose controller it is: the host that it belongs to (design: identity is configured, stable, never zero).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,4 +69,21 @@ pub(super) struct Joined {
     pub who: Who,
     /// None until it is ready to hear something.
     pub member: Option<Arc<dyn Member>>,
+}
+
+impl Subsystem {
+    /// Backends may have commands of a controller for long after it has [left](Self::leave): fences reach them by
+    /// `remains`, for as long as somebody has what this returns.
+    pub fn leave_behind(self: &Arc<Self>, host: HostId, remains: Arc<dyn Member>) -> Arc<Hold> {
+        let mut state = self.lock();
+        let number = state.next_remains;
+        state.next_remains += 1;
+        state.remains.push((number, host, remains));
+        let subsystem = Arc::downgrade(self);
+        Hold::new(move || {
+            if let Some(subsystem) = subsystem.upgrade() {
+                subsystem.lock().remains.retain(|(other, ..)| *other != number);
+            }
+        })
+    }
 }

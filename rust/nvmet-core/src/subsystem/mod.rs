@@ -391,21 +391,6 @@ impl Subsystem {
         map.ana.remove(&cntlid);
         self.publish(&state, map);
     }
-
-    /// Backends may have commands of a controller for long after it has [left](Self::leave): fences reach them by
-    /// `remains`, for as long as somebody has what this returns.
-    pub fn leave_behind(self: &Arc<Self>, host: HostId, remains: Arc<dyn Member>) -> Arc<Hold> {
-        let mut state = self.lock();
-        let number = state.next_remains;
-        state.next_remains += 1;
-        state.remains.push((number, host, remains));
-        let subsystem = Arc::downgrade(self);
-        Hold::new(move || {
-            if let Some(subsystem) = subsystem.upgrade() {
-                subsystem.lock().remains.retain(|(other, ..)| *other != number);
-            }
-        })
-    }
 }
 
 fn no_namespace(nsid: u32) -> TargetError {
