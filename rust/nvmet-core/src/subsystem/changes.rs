@@ -169,7 +169,7 @@ impl Subsystem {
             // Whoever waited may have given up.
             let _ = tell.send(result);
         });
-        self.submit(Job { nsid, id: None, host: [0; 16], wish: Wish::Clear, reply });
+        self.submit(Job { nsid, id: None, host: [0; 16], wish: Wish::Clear, wanted: None, reply });
         match told.recv_timeout(limit) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) => {

@@ -62,6 +62,9 @@ pub struct Job {
     pub host: HostId,
     /// What for.
     pub wish: Wish,
+    /// Dead if nobody wants it any more: what a host has aborted, or reset its controller since, is not begun. None:
+    /// it is wanted.
+    pub wanted: Option<Weak<()>>,
     /// Who is told.
     pub reply: Reply,
 }
@@ -168,7 +171,10 @@ impl Clerk {
 
     /// Does it; returns the answer, if it does not have to wait.
     fn carry_out(&mut self, subsystem: &Subsystem, job: Job) -> Option<Answer> {
-        let Job { nsid, id, host, wish, reply } = job;
+        let Job { nsid, id, host, wish, wanted, reply } = job;
+        if wanted.is_some_and(|wanted| wanted.strong_count() == 0) {
+            return Some((reply, Err(Status::ABORT_REQUESTED)));
+        }
         let map = subsystem.namespaces();
         if let Wish::PersistAll(ids, persist) = wish {
             let able =

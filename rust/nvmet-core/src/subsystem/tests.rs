@@ -80,7 +80,7 @@ fn enter(subsystem: &Subsystem, wanted: Option<u16>, id: u8) -> Receiver<Asked> 
 fn ask(subsystem: &Arc<Subsystem>, id: u8, wish: Wish) -> Receiver<Result<Vec<u8>, Status>> {
     let (tell, told) = mpsc::channel();
     let reply: Reply = Box::new(move |result| drop(tell.send(result)));
-    subsystem.submit(Job { nsid: 1, id: None, host: [id; 16], wish, reply });
+    subsystem.submit(Job { nsid: 1, id: None, host: [id; 16], wish, wanted: None, reply });
     told
 }
 
@@ -318,7 +318,14 @@ fn persistence_needs_a_file_and_takes_all_namespaces_at_once() {
     let reply: Reply = Box::new(move |result| drop(tell.send(result)));
     let all = nvmet_spec::command::NSID_ALL;
     let ids = subsystem.namespaces().iter().map(|namespace| namespace.id()).collect();
-    subsystem.submit(Job { nsid: all, id: None, host: [1; 16], wish: Wish::PersistAll(ids, true), reply });
+    subsystem.submit(Job {
+        nsid: all,
+        id: None,
+        host: [1; 16],
+        wish: Wish::PersistAll(ids, true),
+        wanted: None,
+        reply,
+    });
     told.recv_timeout(LIMIT).unwrap().unwrap();
     let ptpl: Vec<bool> = subsystem
         .namespaces()

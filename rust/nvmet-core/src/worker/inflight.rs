@@ -117,6 +117,8 @@ pub struct Entry {
     pub cancelled: Status,
     /// Those that wait for its end.
     pub holds: Option<Box<Holds>>,
+    /// Lives while the subsystem is asked for something for it.
+    pub asking: Option<Arc<()>>,
 }
 
 impl Entry {
@@ -139,6 +141,7 @@ impl Entry {
             abort: None,
             cancelled: Status::SUCCESS,
             holds: None,
+            asking: None,
         }
     }
 

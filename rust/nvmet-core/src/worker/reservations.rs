@@ -60,12 +60,15 @@ impl Worker {
             Wish::Reserve(reservation::Command::decode(opcode, sqe.cdw10, data)?)
         };
         let own = self.own.clone();
+        let asking = entry.asking.insert(Arc::default());
+        let wanted = Some(Arc::downgrade(asking));
         let host = controller.link.who.host.id;
         controller.link.subsystem.submit(Job {
             nsid: sqe.nsid,
             id: Some(id),
             host,
             wish,
+            wanted,
             reply: Box::new(move |result| own.send(Command::Reserved { tag, result })),
         });
         Ok(())

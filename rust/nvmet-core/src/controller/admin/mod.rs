@@ -13,6 +13,7 @@ mod namespace_features;
 mod notices;
 mod queue_commands;
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use nvmet_dma::SegmentBuf;
@@ -66,6 +67,8 @@ pub struct AdminState {
     shadow: Option<DoorbellBufferConfig>,
     aborting: u32,
     next_token: u32,
+    /// Lives from one Controller Level Reset to the next.
+    life: Arc<()>,
     keep_alive: Option<Instant>,
     pending_deadline: Option<Instant>,
     segments: SegmentBuf,
@@ -89,6 +92,7 @@ impl AdminState {
             shadow: None,
             aborting: 0,
             next_token: 0,
+            life: Arc::default(),
             keep_alive: None,
             pending_deadline: None,
             segments: SegmentBuf::new(MAX_SEGMENTS, MAX_TRANSFER as usize),
@@ -166,6 +170,7 @@ impl AdminState {
         self.changed = ChangedNamespaces::default();
         self.shadow = None;
         self.aborting = 0;
+        self.life = Arc::default();
         self.keep_alive = None;
         self.pending_deadline = None;
     }

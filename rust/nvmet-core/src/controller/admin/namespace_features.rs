@@ -88,7 +88,8 @@ impl Controller {
         let reply = Box::new(move |result: Result<Vec<u8>, Status>| {
             link.tell(Event::Done { token, status: result.err().unwrap_or(Status::SUCCESS) });
         });
-        self.subsystem.submit(Job { nsid, id, host: self.link.who.host.id, wish, reply });
+        let (host, wanted) = (self.link.who.host.id, Some(Arc::downgrade(&self.admin.life)));
+        self.subsystem.submit(Job { nsid, id, host, wish, wanted, reply });
         Answer::Later(Waiting::Done(token))
     }
 
