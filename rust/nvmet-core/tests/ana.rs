@@ -23,8 +23,11 @@ fn groups(groups: &[u32]) -> Vec<NamespaceConfig> {
     groups.iter().map(config).collect()
 }
 
-/// The header's change count, and each group: identifier, state, change count, NSIDs.
-fn log(host: &mut Host) -> (u64, Vec<(u32, u8, u64, Vec<u32>)>) {
+/// A group: identifier, state, change count, NSIDs.
+type Group = (u32, u8, u64, Vec<u32>);
+
+/// The header's change count, and each group.
+fn log(host: &mut Host) -> (u64, Vec<Group>) {
     let page = host.log(ANA_LOG, 0, 1024);
     let dword = |at: usize| u32::from_le_bytes(page[at..at + 4].try_into().unwrap());
     let qword = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().unwrap());
@@ -112,7 +115,7 @@ fn the_log_has_the_groups_with_their_states_and_members_as_this_controller_sees_
     });
     let [mut one, mut two] = cluster.attach_all().try_into().ok().unwrap();
     let (count, mine) = log(&mut one);
-    let states = |log: &[(u32, u8, u64, Vec<u32>)]| {
+    let states = |log: &[Group]| {
         log.iter().map(|(group, state, _, nsids)| (*group, *state, nsids.clone())).collect::<Vec<_>>()
     };
     assert_eq!(states(&mine), [(1, 1, vec![1]), (3, 3, vec![3])]);
