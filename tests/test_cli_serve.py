@@ -119,6 +119,11 @@ def test_a_kernel_targets_file_serves_the_same_namespaces_and_says_what_it_skips
     (place / "nvmet.json").write_text(nvmetcli.text(document))
     with serving(place, "-c", "nvmet.json") as server:
         found = identify("k.sock", place)
+        # The kernel's file keeps what was skipped.
+        saved = run("ctl", "save", cwd=place)
+        assert (saved.returncode, saved.stdout) == (2, ""), saved
+        assert "more than it serves; say a path" in saved.stderr
+        assert (place / "nvmet.json").read_text() == nvmetcli.text(document)
         assert server.stop() == 0
     assert [(one["nsid"], one["size"], one["uuid"]) for one in found["namespaces"]] == [
         (one["nsid"], one["nsid"] * MIB, one["device"]["uuid"]) for one in namespaces

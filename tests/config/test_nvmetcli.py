@@ -65,6 +65,12 @@ def test_a_port_of_another_transport_is_skipped_and_its_subsystem_stays() -> Non
     assert "ports[0].addr.trtype: loop; only vfio-user is served here, skipped" in found.notes
 
 
+def test_a_queue_size_that_is_left_to_the_transport_is_ours() -> None:
+    """What the kernel has for a port that nobody has given one."""
+    document = changed(moved(), ("ports", 0, "param", "max_queue_size"), "-1")
+    assert loaded(document).config.ports[0].queue_size == 1024
+
+
 SKIPPED: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "authentication": (
         ("hosts", 0, "dhchap", "key"),

@@ -124,7 +124,8 @@ def command(
         discard_state=discard_state,
         pid_file=pid_file,
         control=place,
-        file=file.absolute(),
+        # What was skipped, somebody else needs: it is not to be lost by a save that names no file.
+        file=None if loaded.partial else file.absolute(),
     )
     try:
         service.run()

@@ -36,6 +36,8 @@ class Loaded:
     config: Config
     notes: list[str] = field(default_factory=list)
     """What was skipped, and what is worth knowing, one line each."""
+    partial: bool = False
+    """Whether the file has more than that: something was skipped."""
     where: Where = field(default=written, compare=False, repr=False)
     """What the file calls a place of the configuration."""
     name: str = field(default="", compare=False)
@@ -94,7 +96,7 @@ def loads(text: str, form: Format, *, strict: bool = False, name: str = "") -> L
     if strict and skipped:
         raise ConfigError(f"{skipped[0]}; take it out, or leave --strict out")
     notes = [*(f"{line}, skipped" for line in skipped), *(one_line(f"{start}{one}") for one in notes)]
-    return Loaded(config, notes, where, name)
+    return Loaded(config, notes, bool(skipped), where, name)
 
 
 def dumps(config: Config, form: Format) -> str:

@@ -191,6 +191,11 @@ class Document:
         states = self._states(self._list(raw.pop("ana_groups", None), f"{place}.ana_groups"), path, place)
         # nvmet's words for whether it is linked anywhere.
         raw.pop("enable", None)
+        param = dict(raw["param"]) if isinstance(raw.get("param"), dict) else {}
+        if _number(param.get("max_queue_size")) == -1:
+            # nvmet's way to leave it to the transport.
+            del param["max_queue_size"]
+            raw["param"] = param
         node = self._node(raw | {"addr": address}, path, place)
         node["ana"] = states
         node["subsystem"] = _text(subsystems[0])

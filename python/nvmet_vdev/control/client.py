@@ -136,7 +136,7 @@ class Client(Calls):
         kind = data.get("kind") if isinstance(data, dict) else None
         text = one_line(error["message"])
         if kind == "method":
-            text = f"the target at {self.path} has no method {method!r}; it is of another version"
+            text = f"the target at {self.path} has no method {method!r}; 'nvmet-vdev ctl methods' lists what it has"
         raise (DeviceError if kind in _FAILED else ConfigError)(text)
 
     def _stranger(self) -> ConfigError:

@@ -114,7 +114,10 @@ class Dispatcher:
             return own()
         if method.name == "config.save" and "path" not in arguments:
             if self._config_path is None:
-                raise ConfigError("config.save: the target was started without a file; say a path")
+                raise ConfigError(
+                    "config.save: the target was started without a file, or with one that has more than it "
+                    "serves; say a path"
+                )
             arguments["path"] = str(self._config_path)
         result = getattr(self._manager, method.call)(**arguments)
         # As a file has it: what has its default value is left out.

@@ -66,7 +66,13 @@ _ALL = (
     Method(
         "config.save",
         "Writes the configuration of what runs to a file, at once and whole, mode 0600.",
-        (Param("path", Path, "the file; by default the one that the target was started with"),),
+        (
+            Param(
+                "path",
+                Path,
+                "the file; by default the one that the target was started with, if nothing in it was skipped",
+            ),
+        ),
         Lane.CHANGE,
         "save",
     ),

@@ -32,11 +32,14 @@ Examples:
 )
 @click.argument("port", type=PORT)
 @click.argument("group", type=click.IntRange(1))
-@click.argument("state", type=click.Choice(get_args(AnaState)))
+@click.argument("state", metavar="STATE", type=click.Choice(get_args(AnaState)))
 @common
 @pass_session
 def set_state(session: Session, port: int | str, group: int, state: AnaState) -> None:
-    """Set the STATE of the ANA GROUP at PORT; its guest is told."""
+    """Set the STATE of the ANA GROUP at PORT; its guest is told.
+
+    STATE is optimized, non-optimized, inaccessible, persistent-loss or change.
+    """
     number = session.port(port)
     session.client.ana_set(number, group, state)
     session.tell(None, f"group {group} is {state} at port {number}")

@@ -31,7 +31,7 @@ def save(session: Session, file: str | None) -> None:
     """Write the configuration of what runs to FILE, TOML or JSON by its name, whole and with mode 0600.
 
     The target writes it, as its own user. Without FILE it is the file that the target was
-    started with.
+    started with, unless that has something that was skipped.
     """
     session.client.config_save(file)
     session.tell(None, f"saved to {Path(file).absolute()}" if file is not None else "saved")

@@ -143,7 +143,11 @@ def _word(name: str, value: Any) -> str:
     return str(value)
 
 
-@show.command("subsys", short_help="A subsystem.")
+@show.command(
+    "subsys",
+    short_help="A subsystem.",
+    epilog="\b\nExamples:\n  nvmet-vdev ctl show subsys nqn.2026-01.org.example:vms\n",
+)
 @click.argument("nqn", type=SUBSYSTEM, required=False)
 @common
 @pass_session
@@ -152,7 +156,11 @@ def show_subsystem(session: Session, nqn: str | None) -> None:
     _tell(session, "subsystem", nqn=session.subsystem(nqn))
 
 
-@show.command("ns", short_help="A namespace.")
+@show.command(
+    "ns",
+    short_help="A namespace.",
+    epilog="\b\nExamples:\n  nvmet-vdev ctl show ns 1\n  nvmet-vdev ctl show ns nqn.2026-01.org.example:vms/1\n",
+)
 @click.argument("namespace", metavar="NAMESPACE", type=NAMESPACE)
 @subsystem_option
 @common
@@ -163,7 +171,11 @@ def show_namespace(session: Session, namespace: tuple[str | None, int], subsyste
     _tell(session, "namespace", nqn=nqn, nsid=nsid)
 
 
-@show.command("port", short_help="A port.")
+@show.command(
+    "port",
+    short_help="A port.",
+    epilog="\b\nExamples:\n  nvmet-vdev ctl show port 1 --output json\n",
+)
 @click.argument("port", metavar="PORT", type=PORT)
 @common
 @pass_session
@@ -172,7 +184,11 @@ def show_port(session: Session, port: int | str) -> None:
     _tell(session, "port", portid=session.port(port))
 
 
-@show.command("host", short_help="A host.")
+@show.command(
+    "host",
+    short_help="A host.",
+    epilog="\b\nExamples:\n  nvmet-vdev ctl show host nqn.2026-01.org.example:vm1\n",
+)
 @click.argument("nqn", type=HOST)
 @common
 @pass_session
