@@ -136,7 +136,9 @@ class Client(Calls):
         kind = data.get("kind") if isinstance(data, dict) else None
         text = one_line(error["message"])
         if kind == "method":
-            text = f"the target at {self.path} has no method {method!r}; 'nvmet-vdev ctl methods' lists what it has"
+            text = (
+                f"the target at {self.path} has no method {method!r}; 'nvmet-vdev ctl methods' lists its own"
+            )
         raise (DeviceError if kind in _FAILED else ConfigError)(text)
 
     def _stranger(self) -> ConfigError:

@@ -159,7 +159,11 @@ def show_subsystem(session: Session, nqn: str | None) -> None:
 @show.command(
     "ns",
     short_help="A namespace.",
-    epilog="\b\nExamples:\n  nvmet-vdev ctl show ns 1\n  nvmet-vdev ctl show ns nqn.2026-01.org.example:vms/1\n",
+    epilog="""\b
+Examples:
+  nvmet-vdev ctl show ns 1
+  nvmet-vdev ctl show ns nqn.2026-01.org.example:vms/1
+""",
 )
 @click.argument("namespace", metavar="NAMESPACE", type=NAMESPACE)
 @subsystem_option
