@@ -7,6 +7,7 @@ import os
 import shlex
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.config import nvmetcli
-from tests.product import Server, run, serve
+from tests.product import Server, ordinary_user, run, serve
 
 MIB = 1 << 20
 ONE = "nqn.2024-01.com.example:one"
@@ -320,3 +321,31 @@ def test_a_directory_for_state_is_for_its_owner_alone(place: Path) -> None:
         assert stat.S_IMODE((place / "state").stat().st_mode) == 0o700
         assert (place / "state").stat().st_uid == os.geteuid()
         assert server.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's directory")
+def test_directories_that_nobody_else_may_look_into_are_named_in_one_line() -> None:
+    with tempfile.TemporaryDirectory(prefix="nvmet-home-") as name:
+        place, user = Path(name), ordinary_user()
+        (place / "closed" / "inner").mkdir(parents=True)
+        (place / "closed").chmod(0o700)
+        user.give(place)
+        for file, old, new in (
+            ("drives.toml", "", ""),
+            ("socket.toml", "b.sock", "closed/inner/b.sock"),
+            ("image.toml", "new.img", "closed/inner/new.img"),
+        ):
+            (place / file).write_text(DRIVES.replace(old, new) if old else DRIVES)
+        before = names(place)
+        for args in (
+            ("-c", "drives.toml", "--pidfile", "closed/inner/pid"),
+            ("-c", "drives.toml", "--control", "closed/inner/c.sock"),
+            ("-c", "drives.toml", "--state-dir", "closed/inner/state"),
+            ("-c", "socket.toml"),
+            ("-c", "image.toml"),
+        ):
+            done = run("serve", "--control", "none", *args, cwd=place, program=user.program, patience=20)
+            assert (done.returncode, done.stdout) == (2, ""), done
+            assert done.stderr.count("\n") == 1
+            assert "closed/inner" in done.stderr
+        assert names(place) == before

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nvmet_vdev.errors import UsageError
+from nvmet_vdev.seen import is_directory
 
 
 def check(path: Path) -> None:
     """Fails before anything is started if a pidfile cannot be written at `path`."""
-    if path.is_dir():
+    if is_directory(path):
         raise UsageError(f"pidfile {path} is a directory; name a file")
-    if not path.parent.is_dir():
+    if not is_directory(path.parent):
         raise UsageError(f"pidfile {path}: no directory {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(f"pidfile {path}: {path.parent} is not writable; choose another --pidfile")

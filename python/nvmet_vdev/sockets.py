@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from nvmet_vdev.errors import UsageError
 from nvmet_vdev.grammar import MEMORY, Spec, as_spec
 from nvmet_vdev.rundir import private_directory
+from nvmet_vdev.seen import is_directory
 
 MAX_PATH = 107
 """Bytes of a path in `sun_path`, which is 108 with the terminating NUL (unix(7))."""
@@ -33,7 +34,7 @@ def check(path: Path) -> Path:
         raise UsageError(
             f"socket path {path} has {length} bytes, a Unix socket takes {MAX_PATH}; use a shorter --socket"
         )
-    if not path.parent.is_dir():
+    if not is_directory(path.parent):
         raise UsageError(f"socket {path}: no directory {path.parent}; create it or use another --socket")
     return path
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from nvmet_vdev._nvmet import ConfigError
 from nvmet_vdev.atomic import alone_in
 from nvmet_vdev.control import paths
+from nvmet_vdev.seen import is_directory
 
 MODE = 0o600
 BACKLOG = 64
@@ -56,7 +57,7 @@ class Listener:
         self.path = paths.check(path)
         # The file is found again at the end, when the working directory may have changed.
         self._absolute = self.path.absolute()
-        if not self._absolute.parent.is_dir():
+        if not is_directory(self._absolute.parent):
             raise ConfigError(
                 f"control socket {self.path}: no directory {self._absolute.parent}; "
                 "create it or use another --control"

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 
-from nvmet_vdev import identity
+from nvmet_vdev import identity, seen
 from nvmet_vdev._nvmet import ConfigError
 from nvmet_vdev.config import access, model
 from nvmet_vdev.config.fields import fields
@@ -96,8 +96,8 @@ class Builder:
             options["enabled"] = False
         if self.state_dir is not None:
             state = self.state_dir / f"{self._uuid(subsystem, node, opened)}.state"
-            if not state.exists():
-                undo.callback(state.unlink, missing_ok=True)
+            if not seen.exists(state):
+                undo.callback(seen.forget, state)
             options |= {"state": state, "discard_state": self.discard_state}
         if self.ledger is not None:
             options["counted"] = self.ledger.namespace(self._uuid(subsystem, node, opened))
@@ -112,7 +112,7 @@ class Builder:
 
     def _open(self, spec: Spec, node: model.Namespace, undo: contextlib.ExitStack) -> Opened:
         image = spec.path
-        new = node.create is not None and image is not None and not image.exists()
+        new = node.create is not None and image is not None and not seen.exists(image)
         with contextlib.nullcontext() if spec.native else self.guard():
             opened = open_any(
                 spec,
@@ -124,7 +124,7 @@ class Builder:
             )
         # Only now is it ours: had somebody else made it meanwhile, the lock would have refused it.
         if new and image is not None:
-            undo.callback(image.unlink, missing_ok=True)
+            undo.callback(seen.forget, image)
         return opened
 
     @staticmethod
@@ -155,7 +155,7 @@ class Builder:
             if nqn is None:
                 # Of the path that is saved: a relative one would make another host of it.
                 nqn = identity.host(node.subsystem, Path(node.traddr))
-            if not (directory := Path(node.traddr).parent).is_dir():
+            if not seen.is_directory(directory := Path(node.traddr).parent):
                 what = f"{node.traddr}: no directory {directory}; create it, or use another one"
                 raise Problem((*place, "traddr"), what)
         _free_cntlid(subsystem, node, place)

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from nvmet_vdev import seen
 from nvmet_vdev._nvmet import ConfigError, DeviceError
 from nvmet_vdev.config import access, model
 from nvmet_vdev.config.checking import check
@@ -88,8 +89,8 @@ class Manager(Reader):
 
                     builder.ledger = Ledger(builder.state_dir, discard=builder.discard_state)
                     undo.callback(setattr, builder, "ledger", None)
-                    if not builder.ledger.path.exists():
-                        undo.callback(builder.ledger.path.unlink, missing_ok=True)
+                    if not seen.exists(builder.ledger.path):
+                        undo.callback(seen.forget, builder.ledger.path)
                 builder.guard, builder.sockets = guard, sockets or {}
                 try:
                     entries = self._build(config, undo)
