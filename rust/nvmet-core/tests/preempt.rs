@@ -12,7 +12,7 @@ use std::time::Instant;
 use common::cluster::{Cluster, Host, block, flush};
 use common::gate::Gate;
 use common::guest::{DATA, Guest, IOVA, LIMIT};
-use common::{Stopper, namespace, ram};
+use common::{Stopper, namespace, ram, workers_as_wanted};
 use nvmet_block::{Backend, BackendError, Features, Geometry, IoError, IoQueue, Op, RamBackend, Submitted};
 use nvmet_core::device::DoorbellMode;
 use nvmet_host::SqeExt;
@@ -329,7 +329,7 @@ fn own_all(host: &mut Host, number: u8) {
 /// Hosts take the reservation from one another while all of them write all the time.
 fn take_turns(workers: u16, seed: u64, action: AcquireAction) {
     const HOSTS: u8 = 3;
-    const TURNS: u64 = 60;
+    const TURNS: u64 = 24;
     let cluster = Cluster::new(workers, vec![namespace(ram(MIB), 512)], &[1, 2, 3]);
     let mut hosts = cluster.attach_all();
     hosts[0].join(1, 1);
@@ -477,6 +477,8 @@ fn the_losers_queues_move_between_workers_meanwhile() {
     let mut busy = cluster.attach(busy);
     let (stop, served) = (AtomicBool::new(false), AtomicU64::new(0));
     one.join(1, 1);
+    // There may be one alone (`make modes`).
+    let there = usize::from(workers_as_wanted(2).workers.min(2));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // Every other queue begins on the same worker.
@@ -513,7 +515,7 @@ fn the_losers_queues_move_between_workers_meanwhile() {
             own_all(&mut one, 1);
             let sqe = one.release(1, ReleaseAction::Release, WriteExclusive, 1);
             one.ok(sqe);
-            after += u32::from(workers.lock().unwrap().len() == 2);
+            after += u32::from(workers.lock().unwrap().len() >= there);
             assert!(Instant::now() < deadline, "the queues stay with one worker");
             // The loser has to be at work to be worth a move.
             let before = served.load(Ordering::Relaxed);
