@@ -450,12 +450,17 @@ impl Drop for Target {
     }
 }
 
-/// One host has one identifier, or reservations would take it for two.
+/// A host has one name and one identifier, or reservations would take one for two, or two for one.
 fn check_host(host: &HostIdentity, state: &State) -> Result<(), TargetError> {
-    let other = state.controllers.values().map(|served| &served.host).find(|other| other.nqn == host.nqn);
-    if other.is_some_and(|other| other.id != host.id) {
-        let fix = "a controller of this host has another Host Identifier: give both the same one";
-        return Err(TargetError::config("hostnqn", &host.nqn, fix));
+    for other in state.controllers.values().map(|served| &served.host) {
+        if other.nqn == host.nqn && other.id != host.id {
+            let fix = "a controller of this host has another Host Identifier: give both the same one";
+            return Err(TargetError::config("hostnqn", &host.nqn, fix));
+        }
+        if other.nqn != host.nqn && other.id == host.id {
+            let fix = format!("{} has this Host Identifier: give each host its own", other.nqn);
+            return Err(TargetError::config("hostid", uuid::Uuid::from_bytes(host.id), fix));
+        }
     }
     Ok(())
 }

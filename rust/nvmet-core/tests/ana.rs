@@ -162,6 +162,21 @@ fn the_log_has_the_groups_with_their_states_and_members_as_this_controller_sees_
 }
 
 #[test]
+fn changes_are_counted_from_a_controllers_last_reset() {
+    let cluster = Cluster::new(1, groups(&[1, 2]), &[1, 2]);
+    let [mut one, mut two] = cluster.attach_all().try_into().ok().unwrap();
+    assert_eq!(log(&mut one).0, 0);
+    for state in [AnaState::Optimized, AnaState::NonOptimized] {
+        cluster.subsystem.set_ana_state(1, 2, state).unwrap();
+    }
+    assert_eq!((log(&mut one).0, log(&mut one).1[1].2, log(&mut two).0), (2, 2, 2));
+    one.restart();
+    assert_eq!((log(&mut one).0, log(&mut one).1[1].2, log(&mut two).0), (0, 0, 2));
+    cluster.subsystem.set_ana_state(1, 2, AnaState::Optimized).unwrap();
+    assert_eq!((log(&mut one).0, log(&mut one).1[1].2, log(&mut two).0), (1, 1, 3));
+}
+
+#[test]
 fn the_event_comes_to_hosts_that_want_it_of_what_changes_for_them() {
     let cluster = Cluster::new(2, groups(&[1, 2]), &[1, 2]);
     let [mut one, mut two] = cluster.attach_all().try_into().ok().unwrap();

@@ -256,6 +256,8 @@ fn a_host_is_one_host_and_says_so() {
         let error = listen(Some(hostnqn(1)), id, "x.sock").unwrap_err().to_string();
         assert!(error.contains("another Host Identifier") && !error.contains('\n'), "{error}");
     }
+    let error = listen(Some(hostnqn(2)), Some(hostid(1)), "x.sock").unwrap_err().to_string();
+    assert!(error.contains("has this Host Identifier"), "{error}");
     assert!(listen(None, Some([0; 16]), "x.sock").unwrap_err().to_string().contains("zero"));
     // Derived, stable, different.
     let derived = |name: &str| {

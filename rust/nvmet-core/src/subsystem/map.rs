@@ -82,12 +82,9 @@ impl NamespaceMap {
         self.ana.get(&cntlid).cloned().unwrap_or_default()
     }
 
-    /// How often the state or the members of an ANA group changed; None: of all of them.
-    pub fn ana_changes(&self, group: Option<u32>) -> u64 {
-        match group {
-            Some(group) => self.group_changes.get(&group).copied().unwrap_or(0),
-            None => self.group_changes.values().sum(),
-        }
+    /// How often the state or the members of ANA groups changed, by group, of those that did.
+    pub fn ana_changes(&self) -> &BTreeMap<u32, u64> {
+        &self.group_changes
     }
 
     pub(super) fn count_ana_change(&mut self, group: u32) {

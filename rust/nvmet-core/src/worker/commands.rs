@@ -134,7 +134,11 @@ impl Worker {
                         tag,
                     )
                 }
-                Err(status) => Issued::done(status),
+                Err(status) => {
+                    // An earlier attempt may have named a place that another namespace has by now.
+                    entry.namespace = usize::MAX;
+                    Issued::done(status)
+                }
             }
         };
         let Some(entry) = self.inflight.get_mut(slot) else { return };

@@ -11,14 +11,17 @@ use crate::subsystem::View;
 pub const GROUPS_ONLY: u8 = 1;
 
 /// The log page: the groups whose state was set and those that have namespaces, ascending. With `groups_only` no NSIDs.
-pub fn page(view: &View, groups_only: bool) -> Vec<u8> {
+/// Changes are counted from those `before`, by group.
+pub fn page(view: &View, before: &BTreeMap<u32, u64>, groups_only: bool) -> Vec<u8> {
+    let since = |group: u32, count: u64| count - before.get(&group).copied().unwrap_or(0);
+    let changes = view.map().ana_changes();
     let mut members: BTreeMap<u32, Vec<u32>> =
         view.ana().iter().map(|(group, _)| (group, Vec::new())).collect();
     for seen in view.iter() {
         members.entry(seen.slot.ana_group).or_default().push(seen.namespace().nsid());
     }
     let header = AnaHeader {
-        change_count: view.map().ana_changes(None),
+        change_count: changes.iter().map(|(&group, &count)| since(group, count)).sum(),
         groups: members.len() as u16,
         ..AnaHeader::default()
     };
@@ -28,7 +31,7 @@ pub fn page(view: &View, groups_only: bool) -> Vec<u8> {
         let descriptor = AnaGroupDescriptor {
             group_id,
             nsids: nsids.len() as u32,
-            change_count: view.map().ana_changes(Some(group_id)),
+            change_count: since(group_id, changes.get(&group_id).copied().unwrap_or(0)),
             state: view.ana().get(group_id).into_bits(),
             ..AnaGroupDescriptor::default()
         };

@@ -3,7 +3,7 @@
 //! Builds whole pages; the caller cuts out what the host asked for. May know counters, features and what the host sees of
 //! namespaces; must not know memory or queues.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nvmet_spec::command::{AdminOpcode, NSID_ALL, NvmOpcode};
 use nvmet_spec::identify::ascii_field;
@@ -73,6 +73,8 @@ pub struct LogView<'a> {
     pub lifetime: &'a Lifetime,
     /// What the host sees.
     pub namespaces: &'a View,
+    /// Changes of ANA groups before the last reset, by group.
+    pub ana_before: &'a BTreeMap<u32, u64>,
     /// Figures that the operator sets.
     pub health: &'a Health,
     /// Critical Warning.
@@ -126,7 +128,9 @@ pub fn log_page(view: &LogView<'_>, lid: u8, lsp: u8, nsid: u32) -> Result<Vec<u
         Lid::FirmwareSlot => firmware_slot(view.firmware).as_bytes().to_vec(),
         Lid::ChangedNamespaceList => view.changed.page().as_bytes().to_vec(),
         Lid::CommandEffects => command_effects().as_bytes().to_vec(),
-        Lid::AsymmetricNamespaceAccess => ana_log::page(view.namespaces, lsp & ana_log::GROUPS_ONLY != 0),
+        Lid::AsymmetricNamespaceAccess => {
+            ana_log::page(view.namespaces, view.ana_before, lsp & ana_log::GROUPS_ONLY != 0)
+        }
         Lid::ReservationNotification => view.notices.page().as_bytes().to_vec(),
         Lid::FeatureEffects => feature_effects(view.features).as_bytes().to_vec(),
         // There is no NVMe-MI, so none of its commands is supported.

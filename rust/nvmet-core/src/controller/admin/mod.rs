@@ -13,6 +13,7 @@ mod namespace_features;
 mod notices;
 mod queue_commands;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -60,6 +61,8 @@ pub struct AdminState {
     features: Features,
     events: AsyncEvents,
     notices: ReservationNotices,
+    /// Changes of ANA groups before the last Controller Level Reset, from which on they are counted.
+    ana_before: BTreeMap<u32, u64>,
     health: Health,
     /// What was counted before this controller was made, and what no I/O queue counts.
     lifetime: Lifetime,
@@ -82,6 +85,7 @@ impl AdminState {
         features.set_volatile_write_cache(has_volatile_write_cache(&view));
         Self {
             features,
+            ana_before: view.map().ana_changes().clone(),
             view,
             changed: ChangedNamespaces::default(),
             events: AsyncEvents::new(),
@@ -167,6 +171,7 @@ impl AdminState {
         self.features.reset();
         self.events.reset();
         self.notices.reset();
+        self.ana_before = self.view.map().ana_changes().clone();
         self.changed = ChangedNamespaces::default();
         self.shadow = None;
         self.aborting = 0;
@@ -309,6 +314,7 @@ impl Controller {
         let view = LogView {
             lifetime: &lifetime,
             namespaces: &admin.view,
+            ana_before: &admin.ana_before,
             health: &admin.health,
             warning: admin.critical_warning(),
             error_log: &admin.error_log,

@@ -50,6 +50,7 @@ impl World {
         let view = LogView {
             lifetime,
             namespaces,
+            ana_before: &BTreeMap::new(),
             health,
             warning,
             error_log,
