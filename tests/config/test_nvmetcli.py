@@ -71,6 +71,16 @@ def test_a_queue_size_that_is_left_to_the_transport_is_ours() -> None:
     assert loaded(document).config.ports[0].queue_size == 1024
 
 
+def test_a_namespace_whose_group_no_port_has_is_told() -> None:
+    document = changed(moved(), ("subsystems", 0, "namespaces", 0, "ana_grpid"), 7)
+    document["subsystems"][0]["namespaces"][0]["ana"] = {"grpid": "7"}
+    place = "subsystems[0].namespaces[0].ana_grpid"
+    line = f"{place}: 7, which is inaccessible at every port; add it to the ana of one"
+    assert line in loaded(document).notes
+    document["ports"][0]["ana_groups"].append({"grpid": 7, "ana": {"state": "change"}})
+    assert line not in loaded(document).notes
+
+
 SKIPPED: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "authentication": (
         ("hosts", 0, "dhchap", "key"),

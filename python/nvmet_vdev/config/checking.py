@@ -7,7 +7,7 @@ May know the model, names, and how paths lead to files. Must not know formats or
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path as FilePath
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from nvmet_vdev._nvmet import ConfigError
 from nvmet_vdev.config.access import allows_any, host_of
 from nvmet_vdev.config.model import Config, Namespace, Port, Subsystem
 from nvmet_vdev.config.names import is_qualified, nqn_fault
+from nvmet_vdev.config.normal import initial_ana
 from nvmet_vdev.config.problems import Path, Problem, Where, shown, written
 from nvmet_vdev.grammar import Spec, parse
 from nvmet_vdev.sockets import MAX_PATH
@@ -36,10 +37,27 @@ def check(config: Config, where: Where = written) -> list[str]:
     _subsystems(config)
     _ports(config)
     return [
-        f"{where(path)}: {nqn} is no NQN as NVMe has them (nqn.2024-01.com.example:name); used as it is"
-        for nqn, path in _names(config).items()
-        if not is_qualified(nqn)
+        *(
+            f"{where(path)}: {nqn} is no NQN as NVMe has them (nqn.2024-01.com.example:name); used as it is"
+            for nqn, path in _names(config).items()
+            if not is_qualified(nqn)
+        ),
+        *(
+            f"{where(path)}: {group}, which is inaccessible at every port; add it to the ana of one"
+            for group, path in _nowhere(config)
+        ),
     ]
+
+
+def _nowhere(config: Config) -> Iterator[tuple[int, Path]]:
+    """ANA groups of namespaces that all ports have forgotten, and nobody can read."""
+    for at, subsystem in enumerate(config.subsystems):
+        ports = [port for port in config.ports if port.subsystem == subsystem.nqn]
+        for number, namespace in enumerate(subsystem.namespaces):
+            group = namespace.ana_grpid
+            states = {port.ana.get(group, initial_ana(group)) for port in ports}
+            if namespace.enable and states == {"inaccessible"}:
+                yield group, ("subsystem", at, "namespace", number, "ana_grpid")
 
 
 def _names(config: Config) -> dict[str, Path]:

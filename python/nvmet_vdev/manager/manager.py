@@ -171,6 +171,8 @@ class Manager(Reader):
             if ports:
                 which = "that" if len(ports) == 1 else "those"
                 raise ConfigError(f"{nqn} is reached by port {', '.join(ports)}; remove {which} first")
+            for namespace in entry.namespaces.values():
+                counting.note_namespace(self._builder.ledger, namespace)
             self._target.remove_subsystem(entry.handle)
             del self._entries.subsystems[nqn]
 
