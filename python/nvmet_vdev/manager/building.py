@@ -94,15 +94,18 @@ class Builder:
         if not node.enable or node.protect:
             # It is protected before the first guest sees it.
             options["enabled"] = False
+        fresh: Path | None = None
         if self.state_dir is not None:
             state = self.state_dir / f"{self._uuid(subsystem, node, opened)}.state"
-            if not seen.exists(state):
-                undo.callback(seen.forget, state)
+            fresh = state if not seen.exists(state) else None
             options |= {"state": state, "discard_state": self.discard_state}
         if self.ledger is not None:
             options["counted"] = self.ledger.namespace(self._uuid(subsystem, node, opened))
         with _at(place, node=model.Namespace):
             handle = subsystem.handle.add_namespace(opened, nsid=node.nsid, **options)
+            if fresh is not None:
+                # Only now is it locked: had somebody else made it meanwhile, it would be his.
+                undo.callback(seen.forget, fresh)
             undo.callback(_quietly, lambda: handle.remove(REMOVE_SECONDS))
             if node.protect:
                 handle.protect(True)

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from nvmet_vdev import atomic
+from nvmet_vdev import atomic, seen
 from nvmet_vdev._nvmet import ConfigError
 from nvmet_vdev.model import Lifetime
 
@@ -128,6 +128,11 @@ class Ledger:
             with atomic.alone_in(self.path.parent):
                 atomic.write(self.path, self._merged())
             self._written = ours
+
+    def forget(self) -> None:
+        """Removes the file that this ledger has made."""
+        if self._written:
+            seen.forget(self.path)
 
     def _merged(self) -> bytes:
         try:

@@ -90,7 +90,7 @@ class Manager(Reader):
                     builder.ledger = Ledger(builder.state_dir, discard=builder.discard_state)
                     undo.callback(setattr, builder, "ledger", None)
                     if not seen.exists(builder.ledger.path):
-                        undo.callback(seen.forget, builder.ledger.path)
+                        undo.callback(builder.ledger.forget)
                 builder.guard, builder.sockets = guard, sockets or {}
                 try:
                     entries = self._build(config, undo)
