@@ -273,3 +273,27 @@ def test_output_to_a_closed_pipe_is_no_bug(place: Path) -> None:
     )
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1)
+
+
+def test_output_that_finds_no_room_is_no_bug(place: Path) -> None:
+    import subprocess
+
+    from tests.product import PROGRAM, environment
+
+    for args in (["backends"], ["run", "ram:1M", "--socket", "s"]):
+        with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+            done = subprocess.run(
+                [PROGRAM, *args],
+                cwd=place,
+                env=environment(place),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+        assert done.returncode == 1
+        assert done.stderr == (
+            "nvmet-vdev: error: the output cannot be written: No space left on device; send it somewhere else\n"
+        )
+    assert not (place / "s").exists()

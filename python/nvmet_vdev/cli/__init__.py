@@ -10,6 +10,7 @@ Exit status: 0 done; 1 the work failed (a drive gave errors, a shutdown did not 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -69,6 +70,10 @@ def commands() -> None:
     """
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a file that output is sent to may say."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status; never raises, never prints a traceback unasked."""
     if "_NVMET_VDEV_COMPLETE" in os.environ:
@@ -98,6 +103,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain once more at exit.
         sys.stderr.close()
+        return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            return _report_bug(error)
+        complain(f"the output cannot be written: {error.strerror}; send it somewhere else")
         return EXIT_FAILED
     except SystemExit as error:
         # click's own answer to a closed pipe.
