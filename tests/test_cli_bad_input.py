@@ -293,7 +293,6 @@ def test_output_that_finds_no_room_is_no_bug(place: Path) -> None:
                 timeout=60,
             )
         assert done.returncode == 1
-        assert done.stderr == (
-            "nvmet-vdev: error: the output cannot be written: No space left on device; send it somewhere else\n"
-        )
+        line = "the output cannot be written: No space left on device; send it somewhere else"
+        assert done.stderr == f"nvmet-vdev: error: {line}\n"
     assert not (place / "s").exists()

@@ -10,6 +10,7 @@ Exit status: 0 done; 1 the work failed (a drive gave errors, a shutdown did not 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -108,6 +109,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if error.errno not in _NO_ROOM or error.filename is not None:
             return _report_bug(error)
         complain(f"the output cannot be written: {error.strerror}; send it somewhere else")
+        # What is still to be written goes nowhere: Python would complain once more at exit.
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, sys.stdout.fileno())
         return EXIT_FAILED
     except SystemExit as error:
         # click's own answer to a closed pipe.
