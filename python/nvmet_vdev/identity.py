@@ -21,6 +21,7 @@ from pathlib import Path
 from nvmet_vdev.grammar import BUILT_IN, Spec, as_spec
 from nvmet_vdev.loading import is_file
 
+_UUID_NQN = "nqn.2014-08.org.nvmexpress:uuid:"
 _DOMAIN = uuid.UUID("6f5c7a0e-2f0b-5d53-9c0e-6e766d657476")
 
 
@@ -54,13 +55,15 @@ def namespace(disk: Spec | None, nqn: str, nsid: int) -> uuid.UUID:
     return _uuid("namespace", nqn, str(nsid))
 
 
-def host(nqn: str, socket: Path) -> str:
-    """The NQN of whoever is attached to `socket`, of the subsystem called `nqn`: what the target makes of an
-    absolute path (rust/nvmet-core/src/target.rs).
+def host(nqn: str, socket: Path, identifier: uuid.UUID | None = None) -> str:
+    """The NQN of whoever is attached to `socket`, of the subsystem called `nqn`: his `identifier`, if he has
+    one, else what the target makes of an absolute path (rust/nvmet-core/src/target.rs).
     """
+    if identifier is not None:
+        return f"{_UUID_NQN}{identifier}"
     name = nqn.encode() + b"\0" + os.fsencode(socket.absolute())
     digest = hashlib.sha1(uuid.NAMESPACE_URL.bytes + name, usedforsecurity=False).digest()
-    return f"nqn.2014-08.org.nvmexpress:uuid:{uuid.UUID(bytes=digest[:16], version=5)}"
+    return f"{_UUID_NQN}{uuid.UUID(bytes=digest[:16], version=5)}"
 
 
 def serial(nqn: str) -> str:

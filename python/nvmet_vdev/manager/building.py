@@ -157,7 +157,7 @@ class Builder:
         if descriptor is None:
             if nqn is None:
                 # Of the path that is saved: a relative one would make another host of it.
-                nqn = identity.host(node.subsystem, Path(node.traddr))
+                nqn = identity.host(node.subsystem, Path(node.traddr), identifier)
             if not seen.is_directory(directory := Path(node.traddr).parent):
                 what = f"{node.traddr}: no directory {directory}; create it, or use another one"
                 raise Problem((*place, "traddr"), what)

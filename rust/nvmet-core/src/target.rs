@@ -17,6 +17,7 @@ use nvmet_block::Backend;
 use nvmet_dma::EventFd;
 use nvmet_vfio_user::listener::{ListenError, Listener};
 use nvmet_vfio_user::reactor::{DeviceHandle, Reactor, ReactorError, ReactorHandle, ReactorOptions};
+use uuid::Uuid;
 
 use crate::controller::ControllerLimits;
 pub use crate::controller::{HostIdentity, Lifetime};
@@ -69,9 +70,10 @@ pub struct ControllerConfig {
     pub doorbells: DoorbellMode,
     /// PCI identity.
     pub ids: PciIds,
-    /// NQN of the host that the controller belongs to; None: derived from the subsystem and the socket.
+    /// NQN of the host that the controller belongs to; None: its identifier as a UUID, or derived from the subsystem and
+    /// the socket.
     pub hostnqn: Option<String>,
-    /// Host Identifier, not zero; None: derived from the host's NQN.
+    /// Host Identifier, not zero; None: the UUID of the host's NQN, if it is one, else derived from the NQN.
     pub hostid: Option<[u8; 16]>,
     /// Controller Identifier, in the range of the subsystem; None: any.
     pub cntlid: Option<u16>,
@@ -459,7 +461,7 @@ fn check_host(host: &HostIdentity, state: &State) -> Result<(), TargetError> {
         }
         if other.nqn != host.nqn && other.id == host.id {
             let fix = format!("{} has this Host Identifier: give each host its own", other.nqn);
-            return Err(TargetError::config("hostid", uuid::Uuid::from_bytes(host.id), fix));
+            return Err(TargetError::config("hostid", Uuid::from_bytes(host.id), fix));
         }
     }
     Ok(())
@@ -507,12 +509,18 @@ fn host_identity(
     if id == Some([0; 16]) {
         return Err(TargetError::config("hostid", "0", "use any value but zero, for example a UUID"));
     }
-    let derived = || {
-        let name = [subsystem.nqn().as_bytes(), b"\0", place].concat();
-        format!("nqn.2014-08.org.nvmexpress:uuid:{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, &name))
-    };
-    let nqn = nqn.unwrap_or_else(derived);
-    let id =
-        id.unwrap_or_else(|| uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, nqn.as_bytes()).into_bytes());
+    let derived = |name: &[u8]| Uuid::new_v5(&Uuid::NAMESPACE_URL, name);
+    let nqn = nqn.unwrap_or_else(|| {
+        let by_place = || derived(&[subsystem.nqn().as_bytes(), b"\0", place].concat());
+        format!("{UUID_NQN}{}", id.map_or_else(by_place, Uuid::from_bytes))
+    });
+    let id = id.unwrap_or_else(|| {
+        // As hosts of Linux have it: the UUID of the name is the identifier.
+        let named = nqn.strip_prefix(UUID_NQN).and_then(|text| Uuid::parse_str(text).ok());
+        named.filter(|uuid| !uuid.is_nil()).unwrap_or_else(|| derived(nqn.as_bytes())).into_bytes()
+    });
     Ok(HostIdentity { nqn, id })
 }
+
+/// How NQNs begin that are a UUID (NVMe Base 2.0, 4.5).
+const UUID_NQN: &str = "nqn.2014-08.org.nvmexpress:uuid:";

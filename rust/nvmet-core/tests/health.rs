@@ -268,6 +268,17 @@ fn a_host_is_one_host_and_says_so() {
     };
     let (first, again, other) = (derived("a.sock"), derived("a.sock"), derived("b.sock"));
     assert!(first == again && first != other && first.id != [0; 16]);
+    // A name that is a UUID, and the identifier, are one thing where only one of them is given.
+    let uuid = "befdec4c-2234-41b2-a85c-ca77c773af36";
+    let bytes = *uuid::Uuid::parse_str(uuid).unwrap().as_bytes();
+    let named = format!("nqn.2014-08.org.nvmexpress:uuid:{uuid}");
+    let by_name = listen(Some(named.clone()), None, "c.sock").unwrap();
+    let by_id = listen(None, Some(bytes), "d.sock").unwrap();
+    for id in [by_name, by_id] {
+        let host = cluster.target.host(id).unwrap();
+        assert_eq!((host.nqn, host.id), (named.clone(), bytes));
+        cluster.target.close(id).unwrap();
+    }
     // The configured one is what the feature says, and nothing else can be set.
     let mut host = cluster.attach(0);
     let mut sqe = Sqe { cdw10: 0x81, cdw11: 1, ..Host::set_feature_sqe(FeatureId::HostIdentifier, 0, 1) };

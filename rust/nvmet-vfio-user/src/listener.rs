@@ -61,7 +61,7 @@ pub enum ListenError {
     #[error("the file descriptor is not a listening Unix stream socket")]
     NotListening,
     /// The system refused.
-    #[error("{path}: cannot {what}: {source}")]
+    #[error("{path}: cannot {what}: {source}; make it possible, or choose another path")]
     System {
         /// The path.
         path: PathBuf,

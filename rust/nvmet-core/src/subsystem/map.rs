@@ -46,6 +46,8 @@ impl Slot {
 #[derive(Clone, Debug, Default)]
 pub struct NamespaceMap {
     slots: Vec<Option<Slot>>,
+    /// Whether hosts are told of ANA: its states mean something only then.
+    pub(super) shared: bool,
     /// ANA states by controller.
     pub(super) ana: BTreeMap<u16, Arc<AnaStates>>,
     /// How often the state or the members of an ANA group changed, for whomever: by group.

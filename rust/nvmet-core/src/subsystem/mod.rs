@@ -150,11 +150,13 @@ impl Subsystem {
                 config.serial.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
             format!("nqn.2025-01.io.nvmet-vdev:{}", serial.to_ascii_lowercase())
         });
+        let mut map = NamespaceMap::default();
+        map.shared = config.shared == Some(true);
         let next_cntlid = config.cntlids.0;
         Ok(Self {
             config,
             nqn,
-            map: ArcSwap::default(),
+            map: ArcSwap::from_pointee(map),
             version: AtomicU64::new(1),
             health: ArcSwap::default(),
             state: Mutex::new(State {
@@ -361,6 +363,7 @@ impl Subsystem {
         }
         let mut map = NamespaceMap::clone(&self.map.load());
         map.ana.insert(cntlid, Arc::new(ana));
+        map.shared = self.is_shared();
         self.publish(&state, map);
         Ok(cntlid)
     }

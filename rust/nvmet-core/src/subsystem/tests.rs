@@ -143,6 +143,19 @@ fn a_view_has_the_gates_of_ana_reservations_and_write_protection_in_this_order()
 }
 
 #[test]
+fn ana_means_nothing_while_hosts_are_not_told_of_it() {
+    let (subsystem, _one) = serve([1]);
+    subsystem.set_ana_group(1, 2).unwrap();
+    assert!(gate(&subsystem, 1).is_open(), "there is one controller, and no ANA in its Identify data");
+    let _two = enter(&subsystem, None, 2);
+    assert_eq!(gate(&subsystem, 1).any, Some(Status::ANA_INACCESSIBLE));
+    let config = SubsystemConfig { shared: Some(true), ..SubsystemConfig::new("1") };
+    let subsystem = with(config);
+    subsystem.add_namespace(NamespaceConfig { ana_group: 2, ..NamespaceConfig::new(backend()) }).unwrap();
+    assert_eq!(gate(&subsystem, 1).any, Some(Status::ANA_INACCESSIBLE));
+}
+
+#[test]
 fn a_host_hears_of_what_changed_for_it() {
     let (subsystem, _asked) = serve([1, 2]);
     let view = |id| View::new(subsystem.namespaces(), &who(id));

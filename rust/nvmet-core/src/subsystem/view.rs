@@ -87,7 +87,7 @@ impl View {
         let ana = map.ana(who.cntlid);
         let mut seen = Vec::new();
         for slot in map.slots().filter(|slot| slot.enabled && slot.is_attached_to(&who.host.nqn)) {
-            let state = ana.get(slot.ana_group);
+            let state = if map.shared { ana.get(slot.ana_group) } else { AnaState::Optimized };
             let gate = Gate::new(slot, state, &who.host.id);
             let index = slot.namespace.nsid() as usize - 1;
             seen.resize_with(index, || None);
