@@ -17,7 +17,6 @@ use nvmet_block::Backend;
 use nvmet_dma::EventFd;
 use nvmet_vfio_user::listener::{ListenError, Listener};
 use nvmet_vfio_user::reactor::{DeviceHandle, Reactor, ReactorError, ReactorHandle, ReactorOptions};
-use uuid::Uuid;
 
 use crate::controller::ControllerLimits;
 pub use crate::controller::{HostIdentity, Lifetime};
@@ -232,12 +231,12 @@ impl Target {
             lifetime,
         } = config;
         let place = place_of(&socket);
-        let host = host_identity(subsystem, &place, hostnqn, hostid)?;
+        let host = HostIdentity::new(subsystem.nqn(), &place, hostnqn, hostid)?;
         let limits = ControllerLimits { queues, entries: queue_size };
         limits.check()?;
         ids.validate().map_err(|error| TargetError::config("pci ids", error, "choose other ones"))?;
         let mut state = self.lock();
-        check_host(&host, &state)?;
+        state.controllers.values().try_for_each(|served| host.check_beside(&served.host))?;
         let reactor = state.reactor.clone().ok_or(TargetError::ShutDown)?;
         let listener = match socket {
             Listen::Path(path) => Listener::bind(path),
@@ -452,21 +451,6 @@ impl Drop for Target {
     }
 }
 
-/// A host has one name and one identifier, or reservations would take one for two, or two for one.
-fn check_host(host: &HostIdentity, state: &State) -> Result<(), TargetError> {
-    for other in state.controllers.values().map(|served| &served.host) {
-        if other.nqn == host.nqn && other.id != host.id {
-            let fix = "a controller of this host has another Host Identifier: give both the same one";
-            return Err(TargetError::config("hostnqn", &host.nqn, fix));
-        }
-        if other.nqn != host.nqn && other.id == host.id {
-            let fix = format!("{} has this Host Identifier: give each host its own", other.nqn);
-            return Err(TargetError::config("hostid", Uuid::from_bytes(host.id), fix));
-        }
-    }
-    Ok(())
-}
-
 fn no_controller(id: ControllerId) -> TargetError {
     TargetError::config("controller", id.0, "there is no such controller")
 }
@@ -497,30 +481,3 @@ fn place_of(socket: &Listen) -> Vec<u8> {
     });
     name.unwrap_or_default()
 }
-
-/// The host of a controller: configured, else derived from what stays the same over restarts. Never zero: with zero
-/// all hosts would be one to reservations.
-fn host_identity(
-    subsystem: &Subsystem,
-    place: &[u8],
-    nqn: Option<String>,
-    id: Option<[u8; 16]>,
-) -> Result<HostIdentity, TargetError> {
-    if id == Some([0; 16]) {
-        return Err(TargetError::config("hostid", "0", "use any value but zero, for example a UUID"));
-    }
-    let derived = |name: &[u8]| Uuid::new_v5(&Uuid::NAMESPACE_URL, name);
-    let nqn = nqn.unwrap_or_else(|| {
-        let by_place = || derived(&[subsystem.nqn().as_bytes(), b"\0", place].concat());
-        format!("{UUID_NQN}{}", id.map_or_else(by_place, Uuid::from_bytes))
-    });
-    let id = id.unwrap_or_else(|| {
-        // As hosts of Linux have it: the UUID of the name is the identifier.
-        let named = nqn.strip_prefix(UUID_NQN).and_then(|text| Uuid::parse_str(text).ok());
-        named.filter(|uuid| !uuid.is_nil()).unwrap_or_else(|| derived(nqn.as_bytes())).into_bytes()
-    });
-    Ok(HostIdentity { nqn, id })
-}
-
-/// How NQNs begin that are a UUID (NVMe Base 2.0, 4.5).
-const UUID_NQN: &str = "nqn.2014-08.org.nvmexpress:uuid:";

@@ -6,7 +6,7 @@ use common::cluster::{Cluster, Host, Report, block, hostid};
 use common::gate::Gate;
 use common::{namespace, ram};
 use nvmet_core::namespace::{NamespaceConfig, StateFile};
-use nvmet_core::subsystem::{Job, Wish};
+use nvmet_core::subsystem::{Job, Reply, Wish};
 use nvmet_host::SqeExt;
 use nvmet_spec::command::{AbortCdw10, AdminOpcode, NSID_ALL, NvmOpcode, Sqe};
 use nvmet_spec::feature::FeatureId;
@@ -164,7 +164,7 @@ fn what_was_not_begun_when_its_host_aborted_it_or_reset_is_not_done() {
         // The subsystem has something else to do.
         let (busy, begun) = std::sync::mpsc::channel();
         let (go_on, told) = std::sync::mpsc::channel::<()>();
-        let reply = Box::new(move |_| {
+        let reply = Reply::new(move |_| {
             busy.send(()).unwrap();
             told.recv().unwrap();
         });

@@ -8,7 +8,7 @@ use common::guest::{DATA, IOVA};
 use common::{namespace, ram};
 use nvmet_core::namespace::NamespaceConfig;
 use nvmet_core::reservation::Command;
-use nvmet_core::subsystem::{Job, Wish};
+use nvmet_core::subsystem::{Job, Reply, Wish};
 use nvmet_host::{SqeExt, prp::PrpPair};
 use nvmet_spec::command::{Fuse, NSID_ALL, NvmOpcode, Sqe};
 use nvmet_spec::feature::FeatureId;
@@ -442,7 +442,7 @@ fn hosts_by_the_thousand_are_registered_and_reported() {
             nrkey: u64::from(number),
         };
         let tell = tell.clone();
-        let reply = Box::new(move |result| tell.send(result).unwrap());
+        let reply = Reply::new(move |result| tell.send(result).unwrap());
         let wish = Wish::Reserve(command);
         cluster.subsystem.submit(Job { nsid: 1, id: None, host: other, wish, wanted: None, reply });
     }

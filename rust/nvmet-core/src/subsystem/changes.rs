@@ -165,7 +165,7 @@ impl Subsystem {
             return Err(no_namespace(nsid));
         }
         let (tell, told) = channel();
-        let reply: Reply = Box::new(move |result| {
+        let reply = Reply::new(move |result| {
             // Whoever waited may have given up.
             let _ = tell.send(result);
         });

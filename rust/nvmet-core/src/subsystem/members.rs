@@ -1,10 +1,12 @@
-//! The controllers of a subsystem, as it knows them.
+//! The controllers of a subsystem as it knows them, and the hosts that they belong to.
 
 use std::sync::Arc;
 
 use nvmet_spec::status::Status;
+use uuid::Uuid;
 
 use super::Subsystem;
+use crate::error::TargetError;
 use crate::reservation::{HostId, NoticeKind};
 
 /// Whose controller it is: the host that it belongs to (design: identity is configured, stable, never zero).
@@ -14,6 +16,57 @@ pub struct HostIdentity {
     pub nqn: String,
     /// The 128-bit Host Identifier.
     pub id: [u8; 16],
+}
+
+/// How NQNs begin that are a UUID (NVMe Base 2.0, 4.5).
+const UUID_NQN: &str = "nqn.2014-08.org.nvmexpress:uuid:";
+
+impl HostIdentity {
+    /// The host of a controller of `subsystem` that is reached at `place`: as configured, else derived from what stays
+    /// the same over restarts. Never zero: with zero all hosts would be one to reservations.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] for the identifier zero.
+    pub fn new(
+        subsystem: &str,
+        place: &[u8],
+        nqn: Option<String>,
+        id: Option<HostId>,
+    ) -> Result<Self, TargetError> {
+        if id == Some([0; 16]) {
+            return Err(TargetError::config("hostid", "0", "use any value but zero, for example a UUID"));
+        }
+        let derived = |name: &[u8]| Uuid::new_v5(&Uuid::NAMESPACE_URL, name);
+        let nqn = nqn.unwrap_or_else(|| {
+            let by_place = || derived(&[subsystem.as_bytes(), b"\0", place].concat());
+            format!("{UUID_NQN}{}", id.map_or_else(by_place, Uuid::from_bytes))
+        });
+        let id = id.unwrap_or_else(|| {
+            // As hosts of Linux have it: the UUID of the name is the identifier.
+            let named = nqn.strip_prefix(UUID_NQN).and_then(|text| Uuid::parse_str(text).ok());
+            named.filter(|uuid| !uuid.is_nil()).unwrap_or_else(|| derived(nqn.as_bytes())).into_bytes()
+        });
+        Ok(Self { nqn, id })
+    }
+
+    /// Whether both can be: a host has one name and one identifier, or reservations would take one for two, or two for
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Config`] if not.
+    pub fn check_beside(&self, other: &Self) -> Result<(), TargetError> {
+        if other.nqn == self.nqn && other.id != self.id {
+            let fix = "a controller of this host has another Host Identifier: give both the same one";
+            return Err(TargetError::config("hostnqn", &self.nqn, fix));
+        }
+        if other.nqn != self.nqn && other.id == self.id {
+            let fix = format!("{} has this Host Identifier: give each host its own", other.nqn);
+            return Err(TargetError::config("hostid", Uuid::from_bytes(self.id), fix));
+        }
+        Ok(())
+    }
 }
 
 /// A controller by its names.

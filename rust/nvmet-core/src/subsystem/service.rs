@@ -49,8 +49,32 @@ impl Wish {
     }
 }
 
-/// Called with the data of the answer, or the status that says why there is none.
-pub type Reply = Box<dyn FnOnce(Result<Vec<u8>, Status>) + Send>;
+type Tell = Box<dyn FnOnce(Result<Vec<u8>, Status>) + Send>;
+
+/// Who is told of the data of the answer, or of the status that says why there is none. One that is dropped says Internal
+/// Error: nobody waits for an answer that got lost.
+pub struct Reply(Option<Tell>);
+
+impl Reply {
+    /// `tell` is called once, on any thread.
+    pub fn new(tell: impl FnOnce(Result<Vec<u8>, Status>) + Send + 'static) -> Self {
+        Self(Some(Box::new(tell)))
+    }
+
+    fn give(mut self, result: Result<Vec<u8>, Status>) {
+        if let Some(tell) = self.0.take() {
+            tell(result);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell(Err(Status::INTERNAL_ERROR));
+        }
+    }
+}
 
 /// A wish, and who has it.
 pub struct Job {
@@ -118,15 +142,13 @@ impl Subsystem {
                 Ok(sender) => *service = Some(sender),
                 Err(error) => {
                     tracing::error!("{error}; a reservation command failed");
-                    return (job.reply)(Err(Status::INTERNAL_ERROR));
+                    return;
                 }
             }
         }
-        if let Some(sender) = service.as_ref()
-            && let Err(error) = sender.send(Message::Job(job))
-            && let Message::Job(job) = error.0
-        {
-            (job.reply)(Err(Status::INTERNAL_ERROR));
+        if let Some(sender) = service.as_ref() {
+            // A job that nobody takes is answered by being dropped.
+            let _ = sender.send(Message::Job(job));
         }
     }
 }
@@ -158,11 +180,12 @@ impl Clerk {
                 }
                 Message::Job(job) => {
                     let Some(subsystem) = subsystem.upgrade() else { break };
-                    let answer = self.carry_out(&subsystem, job);
+                    // A panic is a bug, and the end of one command: it is answered by being dropped.
+                    let answer = catch_unwind(AssertUnwindSafe(|| self.carry_out(&subsystem, job)));
                     // Whoever hears the answer may end the subsystem, and use its files again.
                     drop(subsystem);
-                    if let Some((reply, result)) = answer {
-                        reply(result);
+                    if let Ok(Some((reply, result))) = answer {
+                        reply.give(result);
                     }
                 }
             }
@@ -217,7 +240,7 @@ impl Clerk {
             return Some((reply, Ok(Vec::new())));
         }
         // Preempt and Abort completes when the commands of the losers have ended (NVMe Base 2.0, 8.19.7).
-        let hold = self.when_fenced(namespace.id(), move |_| reply(Ok(Vec::new())));
+        let hold = self.when_fenced(namespace.id(), move |_| reply.give(Ok(Vec::new())));
         let aborted = Some(Status::ABORTED_PREEMPT_AND_ABORT);
         subsystem.fence(namespace.id(), aborted, &hold, |host| outcome.abort.contains(host));
         None
@@ -280,7 +303,7 @@ impl Clerk {
                 tracing::error!("a backend panicked when it was to sync");
                 Err(IoError::Media(nvmet_block::Direction::Write))
             });
-            reply(synced.map(|()| Vec::new()).map_err(|_| Status::WRITE_FAULT));
+            reply.give(synced.map(|()| Vec::new()).map_err(|_| Status::WRITE_FAULT));
             drop(over);
         });
         match thread {
@@ -290,7 +313,7 @@ impl Clerk {
             }
             Err(error) => {
                 tracing::error!("{}", TargetError::system("start a thread", error));
-                reply(Err(Status::INTERNAL_ERROR));
+                reply.give(Err(Status::INTERNAL_ERROR));
             }
         }
     }

@@ -79,7 +79,7 @@ fn enter(subsystem: &Subsystem, wanted: Option<u16>, id: u8) -> Receiver<Asked> 
 
 fn ask(subsystem: &Arc<Subsystem>, id: u8, wish: Wish) -> Receiver<Result<Vec<u8>, Status>> {
     let (tell, told) = mpsc::channel();
-    let reply: Reply = Box::new(move |result| drop(tell.send(result)));
+    let reply = Reply::new(move |result| drop(tell.send(result)));
     subsystem.submit(Job { nsid: 1, id: None, host: [id; 16], wish, wanted: None, reply });
     told
 }
@@ -259,6 +259,14 @@ fn preempt_and_abort_is_answered_when_the_losers_commands_have_ended() {
 }
 
 #[test]
+fn a_command_whose_answer_gets_lost_ends_all_the_same() {
+    let (tell, told) = mpsc::channel();
+    drop(Reply::new(move |result| drop(tell.send(result))));
+    assert!(told.try_recv().unwrap().unwrap_err().is(Status::INTERNAL_ERROR));
+    assert!(told.try_recv().is_err(), "and once");
+}
+
+#[test]
 fn a_report_lists_the_controllers_of_each_registrant() {
     let (subsystem, _asked) = serve([1, 1, 2]);
     done(&subsystem, 1, register(0xabc)).unwrap();
@@ -328,7 +336,7 @@ fn persistence_needs_a_file_and_takes_all_namespaces_at_once() {
     let state = Some(StateFile { path: directory.path().join("state"), discard: false });
     subsystem.add_namespace(NamespaceConfig { state, ..NamespaceConfig::new(backend()) }).unwrap();
     let (tell, told) = mpsc::channel();
-    let reply: Reply = Box::new(move |result| drop(tell.send(result)));
+    let reply = Reply::new(move |result| drop(tell.send(result)));
     let all = nvmet_spec::command::NSID_ALL;
     let ids = subsystem.namespaces().iter().map(|namespace| namespace.id()).collect();
     subsystem.submit(Job {

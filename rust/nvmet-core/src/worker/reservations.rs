@@ -19,7 +19,7 @@ use crate::io::decode::IoCommand;
 use crate::io::dma_status;
 use crate::io::execute::{Context, map_data, read_data};
 use crate::reservation;
-use crate::subsystem::{Hold, Job, Wish};
+use crate::subsystem::{Hold, Job, Reply, Wish};
 
 impl Worker {
     /// Passes a reservation command on.
@@ -69,7 +69,7 @@ impl Worker {
             host,
             wish,
             wanted,
-            reply: Box::new(move |result| own.send(Command::Reserved { tag, result })),
+            reply: Reply::new(move |result| own.send(Command::Reserved { tag, result })),
         });
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::super::admin_queue::Waiting;
 use super::Answer;
 use super::features::capabilities;
 use crate::namespace::{Keeper, MAX_NAMESPACES};
-use crate::subsystem::{Job, Seen, Wish};
+use crate::subsystem::{Job, Reply, Seen, Wish};
 use crate::worker::Event;
 
 /// A feature that this module is about.
@@ -85,7 +85,7 @@ impl Controller {
         let token = self.admin.next_token;
         self.admin.next_token = token.wrapping_add(1);
         let link = Arc::clone(&self.link);
-        let reply = Box::new(move |result: Result<Vec<u8>, Status>| {
+        let reply = Reply::new(move |result| {
             link.tell(Event::Done { token, status: result.err().unwrap_or(Status::SUCCESS) });
         });
         let (host, wanted) = (self.link.who.host.id, Some(Arc::downgrade(&self.admin.life)));
