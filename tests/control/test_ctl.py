@@ -333,7 +333,7 @@ def test_figures_are_readable(target: Target) -> None:
         "unknown",
         "degraded",
         "queue 2, command 3",
-        "0x4081",
+        "Capacity Exceeded (00/81h) DNR",
         "77",
         "OSError",
     ):

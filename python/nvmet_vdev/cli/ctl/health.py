@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nvmet_vdev.cli.ctl.session import Session, common, pass_session
+from nvmet_vdev.nvme import Status
 from nvmet_vdev.output import table
 
 ZERO_CELSIUS = 273
@@ -56,7 +57,7 @@ def text(found: Mapping[str, Any]) -> str:
             f"port {one['portid']}",
             str(entry["count"]),
             f"queue {entry['sqid']}, command {entry['cid']}",
-            _number(entry["status"]),
+            _status(entry["status"]),
             str(entry["nsid"]),
             str(entry["lba"]),
         ]
@@ -86,5 +87,5 @@ def _percent(value: int | None) -> str:
     return "unknown" if value is None else f"{value} %"
 
 
-def _number(status: Any) -> str:
-    return f"{status:#06x}" if isinstance(status, int) else str(status)
+def _status(bits: Any) -> str:
+    return str(Status.from_bits(bits)) if isinstance(bits, int) else str(bits)
