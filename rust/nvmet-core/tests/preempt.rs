@@ -339,7 +339,7 @@ fn take_turns(workers: u16, seed: u64, action: AcquireAction) {
     // Odd while it changes; else twice the number of changes so far, and in the upper half who holds it.
     let epoch = AtomicU64::new(1 << 32);
     std::thread::scope(|scope| {
-        for (number, mut host) in (1..=HOSTS).zip(hosts) {
+        let threads = (1..=HOSTS).zip(hosts).map(|(number, mut host)| {
             let (holder, epoch) = (&holder, &epoch);
             scope.spawn(move || {
                 let mut random = Random(seed + u64::from(number));
@@ -381,8 +381,11 @@ fn take_turns(workers: u16, seed: u64, action: AcquireAction) {
                         assert!(!settled || status.is_success() == may, "{status}, for {may}");
                     }
                 }
-            });
-        }
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        // The end of the scope would wait as well, where ThreadSanitizer does not see it.
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
 

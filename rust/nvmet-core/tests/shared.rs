@@ -473,7 +473,7 @@ fn a_flood_of_reservation_commands_disturbs_neither_neighbours_nor_the_hosts_of_
         std::thread::scope(|scope| {
             let threads =
                 [scope.spawn(|| flood(&mut flooder, 0xbad1)), scope.spawn(|| flood(&mut second, 0xbad2))];
-            let _stopper = Stopper(&stop);
+            let stopper = Stopper(&stop);
             for round in 0..100u64 {
                 // Its own reservation, on a namespace that the others cannot take: they do not know its key.
                 if round == 0 {
@@ -492,6 +492,9 @@ fn a_flood_of_reservation_commands_disturbs_neither_neighbours_nor_the_hosts_of_
                 worker.io(sqe);
                 assert!(threads.iter().all(|thread| !thread.is_finished()), "round {round}");
             }
+            drop(stopper);
+            // The end of the scope would wait as well, where ThreadSanitizer does not see it.
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
         for host in [&mut flooder, &mut second, &mut worker] {
             host.guest.assert_alive();
