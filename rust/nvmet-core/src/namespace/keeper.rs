@@ -111,6 +111,38 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reservation::{Identity, testing};
+
+    #[test]
+    fn what_a_save_that_failed_late_left_in_the_file_is_gone_with_the_next_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let open = || {
+            let identity = Identity { nqn: "nqn.test".into(), nsid: 1, uuid: [1; 16] };
+            let (store, saved) = Store::open(&path, identity, false).unwrap();
+            Keeper::with_store(true, path.clone(), store, saved)
+        };
+        let protect = |keeper: &Keeper, protection| {
+            keeper.change(|kept| {
+                kept.protection = protection;
+                Ok(())
+            })
+        };
+        let keeper = open();
+        testing::arm(None);
+        protect(&keeper, WriteProtectionState::WriteProtect).unwrap();
+        let last = testing::steps().len() - 1;
+        protect(&keeper, WriteProtectionState::None).unwrap();
+        testing::arm(Some((last, testing::Fault::Fail)));
+        assert_eq!(protect(&keeper, WriteProtectionState::WriteProtect), Err(Status::INTERNAL_ERROR));
+        assert_eq!(keeper.read(|kept| kept.protection), WriteProtectionState::None);
+        assert!(path.exists(), "it was renamed before it failed");
+        // Nothing new is to be kept, and yet the file is not what it should be.
+        testing::arm(None);
+        protect(&keeper, WriteProtectionState::None).unwrap();
+        drop(keeper);
+        assert_eq!(open().read(|kept| kept.protection), WriteProtectionState::None);
+    }
 
     #[test]
     fn who_reads_does_not_wait_for_who_changes_it() {

@@ -16,6 +16,8 @@ pub use access::{Access, Snapshot};
 pub use command::Command;
 pub use saved::{DecodeError, Identity, Saved};
 pub use state::{MAX_REGISTRANTS, Notice, NoticeKind, Outcome, Registrant, State};
+#[cfg(test)]
+pub(crate) use store::testing;
 pub use store::{Store, StoreError};
 
 /// A host, by its 128-bit Host Identifier; a 64-bit one is followed by zeroes. Registrations are a host's, not a

@@ -20,7 +20,7 @@ use super::saved::{DecodeError, Identity, Saved};
 
 mod lock;
 #[cfg(test)]
-pub(super) mod testing;
+pub(crate) mod testing;
 
 use lock::Lock;
 

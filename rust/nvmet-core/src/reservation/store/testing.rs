@@ -6,7 +6,7 @@ use std::io;
 use rustix::process::{Signal, getpid, kill_process};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::reservation) enum Fault {
+pub(crate) enum Fault {
     Kill,
     Fail,
 }
@@ -18,18 +18,18 @@ thread_local! {
 }
 
 /// From now on in this thread: the fault in front of step `number`, counted from 0.
-pub(in crate::reservation) fn arm(fault: Option<(usize, Fault)>) {
+pub(crate) fn arm(fault: Option<(usize, Fault)>) {
     FAULT.set(fault);
     STEPS.take();
 }
 
 /// The steps since [`arm`], the one that failed included.
-pub(in crate::reservation) fn steps() -> Vec<&'static str> {
+pub(crate) fn steps() -> Vec<&'static str> {
     STEPS.with_borrow(Clone::clone)
 }
 
 /// Once, in this thread: what happens between the next open of a lock's file and the attempt to lock it.
-pub(in crate::reservation) fn before_lock(act: impl FnOnce() + 'static) {
+pub(crate) fn before_lock(act: impl FnOnce() + 'static) {
     BEFORE_LOCK.set(Some(Box::new(act)));
 }
 
