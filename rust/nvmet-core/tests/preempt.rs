@@ -3,17 +3,16 @@
 mod common;
 
 use std::collections::HashSet;
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::ThreadId;
 use std::time::Instant;
 
 use common::cluster::{Cluster, Host, block, flush};
 use common::gate::Gate;
 use common::guest::{DATA, Guest, IOVA, LIMIT};
+use common::laborious::Laborious;
 use common::{Stopper, namespace, ram, workers_as_wanted};
-use nvmet_block::{Backend, BackendError, Features, Geometry, IoError, IoQueue, Op, RamBackend, Submitted};
+use nvmet_block::Op;
 use nvmet_core::device::DoorbellMode;
 use nvmet_host::SqeExt;
 use nvmet_spec::command::{AbortCdw10, AdminOpcode, Fuse, NSID_ALL, NvmOpcode, Sqe};
@@ -403,78 +402,12 @@ fn what_is_submitted_after_preempt_has_completed_meets_it_and_the_winner_meets_n
     }
 }
 
-/// Memory that takes a thread's time, and notes whose.
-struct Laborious {
-    ram: RamBackend,
-    workers: Arc<Mutex<HashSet<ThreadId>>>,
-}
-
-impl Backend for Laborious {
-    fn geometry(&self) -> Geometry {
-        self.ram.geometry()
-    }
-
-    fn features(&self) -> Features {
-        self.ram.features()
-    }
-
-    fn open_queue(&self, depth: u32) -> Result<Box<dyn IoQueue>, BackendError> {
-        Ok(Box::new(LaboriousQueue { ram: self.ram.open_queue(depth)?, workers: Arc::clone(&self.workers) }))
-    }
-
-    fn sync(&self) -> Result<(), IoError> {
-        Ok(())
-    }
-
-    fn describe(&self) -> String {
-        "laborious".to_owned()
-    }
-}
-
-struct LaboriousQueue {
-    ram: Box<dyn IoQueue>,
-    workers: Arc<Mutex<HashSet<ThreadId>>>,
-}
-
-impl IoQueue for LaboriousQueue {
-    fn submit(&mut self, tag: u64, op: Op<'_>) -> Submitted {
-        // What the loser keeps two queues busy with.
-        if matches!(&op, Op::Write { data, .. } if data.len() > 512) {
-            self.workers.lock().unwrap().insert(std::thread::current().id());
-            let until = Instant::now() + std::time::Duration::from_micros(200);
-            while Instant::now() < until {
-                std::hint::spin_loop();
-            }
-        }
-        self.ram.submit(tag, op)
-    }
-
-    fn kick(&mut self) {
-        self.ram.kick();
-    }
-
-    fn reap(&mut self, done: &mut dyn FnMut(u64, Result<(), IoError>)) {
-        self.ram.reap(done);
-    }
-
-    fn ready(&self) -> Option<BorrowedFd<'_>> {
-        self.ram.ready()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.ram.in_flight()
-    }
-
-    fn cancel(&mut self, tag: u64) {
-        self.ram.cancel(tag);
-    }
-}
-
 #[test]
 fn the_losers_queues_move_between_workers_meanwhile() {
-    let workers: Arc<Mutex<HashSet<ThreadId>>> = Arc::default();
-    let backend = Laborious { ram: RamBackend::new(MIB, false).unwrap(), workers: Arc::clone(&workers) };
-    let mut cluster = Cluster::new(2, vec![namespace(Arc::new(backend), 512)], &[1, 2]);
+    // What the loser keeps two queues busy with.
+    let (backend, workers) =
+        Laborious::new(MIB, |op| matches!(op, Op::Write { data, .. } if data.len() > 512));
+    let mut cluster = Cluster::new(2, vec![namespace(backend, 512)], &[1, 2]);
     let busy = cluster.listen(2, |config| config.doorbells = DoorbellMode::Trapped);
     let [mut one, mut two] = [cluster.attach(0), cluster.attach(1)];
     let mut busy = cluster.attach(busy);

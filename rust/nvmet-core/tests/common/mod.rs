@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod gate;
 pub mod guest;
+pub mod laborious;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
