@@ -217,7 +217,8 @@ impl Controller {
         Lifetime { in_use, ..self.admin.lifetime(&self.link.stats.read()) }
     }
 
-    /// Begins with a client, which is a power cycle to its host. `polled`: it writes doorbells through a mapping, so that no message tells of them.
+    /// Begins with a client, which is a power cycle to its host. `polled`: it writes doorbells through a mapping, so that
+    /// no message tells of them.
     pub fn client_attached(&mut self, polled: bool) {
         self.polled = polled;
         self.attached = true;
